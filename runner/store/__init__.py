@@ -21,7 +21,10 @@ METADATA_BYTES = 8192
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """Facts of one live object. `generation` is opaque and changes with every commit; `updated` is the store's clock, UTC."""
+    """Facts of one live object.
+
+    `generation` is opaque and changes with every commit; `updated` is the time of the commit by the store's clock, UTC.
+    """
 
     key: str
     size: int
@@ -44,10 +47,11 @@ class Store(Protocol):
     ) -> ObjectInfo:
         """Commit bytes (or a local file's content) and metadata in one atomic step, durably; return the new facts.
 
-        Succeeds only when the live object's generation is `if_generation`; of N concurrent writers that name the same
-        generation exactly one succeeds. Bytes read from `body` are checked against crc32c on the way.
-        Raises PreconditionError when the live generation is another one (the store is unchanged), SpecError when the key is
-        malformed or the metadata too large, TransientError when the medium fails. A writer that dies leaves nothing visible.
+        Succeeds only when the live object's generation is `if_generation`; of N concurrent writers that name the
+        same generation exactly one succeeds. Bytes read from `body` are checked against crc32c on the way.
+        Raises PreconditionError when the live generation is another one (the store is unchanged), SpecError when the
+        key is malformed or the metadata too large, TransientError when the medium fails. A writer that dies leaves
+        nothing visible.
         """
         ...
 
@@ -70,5 +74,8 @@ class Store(Protocol):
         ...
 
     def delete(self, key: str, *, if_generation: str | None = None) -> bool:
-        """Delete the object and tell whether there was one. With `if_generation`, PreconditionError if it is another."""
+        """Delete the object and tell whether there was one.
+
+        With `if_generation`, raises PreconditionError when the live object is at another.
+        """
         ...
