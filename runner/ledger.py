@@ -1,0 +1,326 @@
+"""Run records, attempts and their folding: what was asked, what each attempt at a shard did, what is true of the run.
+
+Everything lies in the store under `_runs/<id>/`, so that any process can tell the state of a run without a daemon.
+A ledger is written at every orderly end of a worker; a progress object names the tasks in flight before they start,
+so an attempt that left progress and no ledger died, and what it was doing then is known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
+from typing import Any
+
+from runner import layout
+from runner.errors import ConfigError, NotFoundError, PreconditionError, RunnerError, WorkerExit
+from runner.store import ABSENT, ObjectInfo, Store
+from runner.task import Entry, Fact, Outcome
+
+API_VERSION = "runner/v1"
+DEATHS_ALONE = 2
+"""A task in flight at this many deaths is run alone, after all others."""
+DEATHS_FAILED = 3
+"""A task in flight at this many deaths has failed."""
+PREEMPTIONS_FAILED = 6
+"""A task interrupted by this many preemptions has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What was asked: the commit of a run, written once, after its plan.
+
+    `request` is the canonical request that the id is derived from, `spec` the whole specification as JSON values,
+    `plan_sha256` the hash of the plan object, `created` the store's time of the commit.
+    """
+
+    id: str
+    request: Mapping[str, Any]
+    spec: Mapping[str, Any]
+    plan_sha256: str
+    shards: int
+    tasks: int
+    predicted_bytes: int
+    created: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How far an attempt is: tasks by state, bytes received, the worker's peak resident memory, its last download."""
+
+    done: int = 0
+    failed: int = 0
+    total: int = 0
+    received_bytes: int = 0
+    peak_bytes: int = 0
+    last_download_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a shard. `exit` is None while it runs, and for ever when it died without a ledger.
+
+    `in_flight` names the tasks that were begun and not ended when the ledger (or the last progress) was written.
+    `preempted` tells whether an orderly stop came from the machine rather than from the user.
+    """
+
+    shard: int
+    attempt: str
+    exit: WorkerExit | None = None
+    entries: tuple[Entry, ...] = ()
+    in_flight: tuple[str, ...] = ()
+    preempted: bool = False
+    counts: Counts = Counts()
+    updated: datetime | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """What all attempts together say. Keys of `entries` are (task id, data type)."""
+
+    entries: Mapping[tuple[str, str], Entry] = field(default_factory=dict)
+    deaths: Mapping[str, int] = field(default_factory=dict)
+    preemptions: Mapping[str, int] = field(default_factory=dict)
+    peak_bytes: Mapping[str, int] = field(default_factory=dict)
+    written: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+
+def sha256(body: bytes) -> str:
+    """Return the hash by which a run record pins its plan.
+
+    >>> sha256(b"")[:8]
+    'e3b0c442'
+    """
+    return hashlib.sha256(body).hexdigest()
+
+
+def canonical(value: object) -> bytes:
+    """Return JSON that is equal for equal values.
+
+    >>> canonical({"b": 1, "a": None})
+    b'{"a":null,"b":1}'
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()
+
+
+def write_run(store: Store, record: RunRecord) -> bool:
+    """Commit a run record if there is none; tell whether it was ours."""
+    document = {
+        "apiVersion": API_VERSION,
+        "id": record.id,
+        "request": record.request,
+        "spec": record.spec,
+        "plan": {
+            "sha256": record.plan_sha256,
+            "shards": record.shards,
+            "tasks": record.tasks,
+            "predictedBytes": record.predicted_bytes,
+        },
+    }
+    try:
+        store.put(layout.run_record(record.id), canonical(document))
+    except PreconditionError:
+        return False
+    return True
+
+
+def read_run(store: Store, run: str) -> RunRecord | None:
+    """Return the record of a run, or None when it was never committed. Raises ConfigError when it is no run record."""
+    info = store.head(layout.run_record(run))
+    if info is None:
+        return None
+    try:
+        document = json.loads(store.get(info.key))
+        plan = document["plan"]
+        return RunRecord(
+            id=document["id"],
+            request=document["request"],
+            spec=document["spec"],
+            plan_sha256=plan["sha256"],
+            shards=plan["shards"],
+            tasks=plan["tasks"],
+            predicted_bytes=plan["predictedBytes"],
+            created=info.updated,
+        )
+    except (ValueError, KeyError, TypeError) as e:
+        raise ConfigError(
+            f"{info.key} in {store.url} is not a run record ({e}); remove the run: runner clean {run}"
+        ) from e
+
+
+def get_run(store: Store, run: str) -> RunRecord:
+    """Return the record of a run. Raises NotFoundError when there is none."""
+    record = read_run(store, run)
+    if record is None:
+        raise NotFoundError(f"no run {run} in {store.url}; see them all: runner list")
+    return record
+
+
+def read_plan(store: Store, record: RunRecord) -> bytes:
+    """Return the plan object's bytes. Raises ConfigError when they are not the ones the record pins."""
+    key = layout.plan(record.id)
+    try:
+        body = store.get(key)
+    except NotFoundError as e:
+        raise ConfigError(f"run {record.id} has no plan at {key} in {store.url}; submit anew") from e
+    if (found := sha256(body)) != record.plan_sha256:
+        raise ConfigError(
+            f"{key} in {store.url} has SHA-256 {found[:12]}…, run.json of {record.id} pins {record.plan_sha256[:12]}…: "
+            f"the plan was changed; remove the run and submit anew: runner clean {record.id}"
+        )
+    return body
+
+
+def run_ids(store: Store, prefix: str = "") -> Iterator[str]:
+    """Yield the ids of committed runs that start with `prefix`, ascending."""
+    for info in store.list(f"{layout.RUNS}/{prefix}"):
+        if info.key.endswith("/run.json") and info.key.count("/") == 2:  # noqa: PLR2004 - _runs/<id>/run.json
+            yield info.key.split("/")[1]
+
+
+def write_ledger(store: Store, run: str, attempt: Attempt) -> None:
+    """Write the ledger of an attempt that ends in good order."""
+    key = layout.ledger(run, attempt.shard, attempt.attempt)
+    body = canonical(
+        {"apiVersion": API_VERSION, **_attempt_fields(attempt), "entries": [_entry_fields(e) for e in attempt.entries]}
+    )
+    _replace(store, key, body, _metadata(attempt.counts))
+
+
+def write_progress(store: Store, run: str, attempt: Attempt, generation: str) -> str:
+    """Write the attempt's progress over `generation` (ABSENT at first); return the new generation.
+
+    An answer that was lost is adopted: nobody else writes this key.
+    """
+    key = layout.progress(run, attempt.shard, attempt.attempt)
+    return _replace(store, key, canonical(_attempt_fields(attempt)), _metadata(attempt.counts), generation)
+
+
+def write_log(store: Store, run: str, attempt: tuple[int, str], text: bytes, generation: str) -> str:
+    """Write an attempt's log as it is so far over `generation`; return the new generation."""
+    return _replace(store, layout.log(run, *attempt), text, {}, generation)
+
+
+def _replace(store: Store, key: str, body: bytes, metadata: Mapping[str, str], generation: str = ABSENT) -> str:
+    try:
+        return store.put(key, body, if_generation=generation, metadata=metadata).generation
+    except PreconditionError:
+        live = store.head(key)
+        return store.put(key, body, if_generation=live.generation if live else ABSENT, metadata=metadata).generation
+
+
+def _attempt_fields(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "shard": attempt.shard,
+        "attempt": attempt.attempt,
+        "exit": None if attempt.exit is None else int(attempt.exit),
+        "inFlight": list(attempt.in_flight),
+        "preempted": attempt.preempted,
+        "error": attempt.error,
+        "counts": asdict(attempt.counts),
+    }
+
+
+def _metadata(counts: Counts) -> dict[str, str]:
+    return {name: str(value) for name, value in asdict(counts).items()}
+
+
+def _entry_fields(entry: Entry) -> dict[str, Any]:
+    return {"task": entry.task_id, "dataType": entry.data_type, "outcome": entry.outcome, "facts": dict(entry.facts)}
+
+
+def _parse_attempt(info: ObjectInfo, body: bytes) -> Attempt:
+    try:
+        document = json.loads(body)
+        return Attempt(
+            shard=document["shard"],
+            attempt=document["attempt"],
+            exit=None if document["exit"] is None else WorkerExit(document["exit"]),
+            entries=tuple(
+                Entry(e["task"], e["dataType"], Outcome(e["outcome"]), e["facts"]) for e in document.get("entries", ())
+            ),
+            in_flight=tuple(document["inFlight"]),
+            preempted=document["preempted"],
+            error=document["error"],
+            updated=info.updated,
+            counts=Counts(**document["counts"]),
+        )
+    except (ValueError, KeyError, TypeError) as e:
+        raise ConfigError(f"{info.key} is not a ledger ({e}); remove it and run the shard again") from e
+
+
+def read_attempts(store: Store, run: str, shard: int | None = None) -> tuple[Attempt, ...]:
+    """Return every attempt at a run (or one shard of it), by the time of its last word; ledgers win over progress."""
+    suffix = "" if shard is None else f"{shard}/"
+    found: dict[tuple[int, str], Attempt] = {}
+    for kind in ("progress", "shards"):
+        for info in store.list(f"{layout.run_prefix(run)}{kind}/{suffix}"):
+            found[layout.shard_and_attempt(info.key)] = _parse_attempt(info, store.get(info.key))
+    return tuple(sorted(found.values(), key=lambda a: (a.updated is not None and a.updated.timestamp(), a.attempt)))
+
+
+def read_counts(store: Store, run: str) -> tuple[Attempt, ...]:
+    """Return every attempt with its counts alone, from the metadata of two listings: no object is opened.
+
+    `exit` of an attempt with a ledger is not known here and stays None.
+    """
+    found: dict[tuple[int, str], Attempt] = {}
+    for kind in ("progress", "shards"):
+        for info in store.list(f"{layout.run_prefix(run)}{kind}/"):
+            shard, attempt = layout.shard_and_attempt(info.key)
+            counts = Counts(**{f.name: int(info.metadata.get(f.name, "0")) for f in fields(Counts)})
+            found[shard, attempt] = Attempt(shard, attempt, counts=counts, updated=info.updated)
+    return tuple(found.values())
+
+
+def fold(attempts: Iterable[Attempt], *, alive: frozenset[str] = frozenset()) -> Fold:
+    """Fold attempts, oldest first: a settled outcome wins over an unsettled one, a later one over an earlier.
+
+    Attempts named in `alive` are not counted as dead. An attempt without a ledger died with its tasks in flight.
+
+    >>> failed, done = Entry("t", "trades", Outcome.FAILED), Entry("t", "trades", Outcome.DONE)
+    >>> folded = fold([Attempt(0, "a", WorkerExit.SETTLED, (done,)), Attempt(0, "b", None, (failed,), ("t",))])
+    >>> folded.entries["t", "trades"].outcome.value, folded.deaths
+    ('done', Counter({'t': 1}))
+    """
+    entries: dict[tuple[str, str], Entry] = {}
+    deaths: Counter[str] = Counter()
+    preemptions: Counter[str] = Counter()
+    written: Counter[tuple[str, str]] = Counter()
+    peak: dict[str, int] = {}
+    for attempt in attempts:
+        if attempt.attempt in alive:
+            continue
+        if attempt.exit is None:
+            deaths.update(set(attempt.in_flight))
+            peak.update({t: max(peak.get(t, 0), attempt.counts.peak_bytes) for t in attempt.in_flight})
+        elif attempt.preempted:
+            preemptions.update(set(attempt.in_flight))
+        for entry in attempt.entries:
+            key = (entry.task_id, entry.data_type)
+            written[key] += bool(entry.facts.get("written"))
+            if key not in entries or entry.outcome.settled or not entries[key].outcome.settled:
+                entries[key] = entry
+    return Fold(entries, deaths, preemptions, peak, written)
+
+
+def failure(entry: Entry, error: RunnerError, **facts: Fact) -> Entry:
+    """Return the entry as failed, with the cause and the worker exit that the cause calls for.
+
+    >>> failure(Entry("t", "trades", Outcome.DONE), ConfigError("no plan")).facts["error"]
+    'no plan'
+    """
+    return replace(entry, outcome=Outcome.FAILED, facts={"error": str(error), "exit": int(error.worker_exit), **facts})
+
+
+def final(entry: Entry) -> bool:
+    """Tell whether another attempt at the shard would change nothing about this entry.
+
+    >>> final(Entry("t", "trades", Outcome.FAILED, {"exit": 75})), final(Entry("t", "trades", Outcome.EMPTY))
+    (False, True)
+    """
+    return entry.outcome is not Outcome.FAILED or entry.facts.get("exit") == int(WorkerExit.TASKS_FAILED)
