@@ -1,0 +1,1 @@
+"""Pure rules of markets: symbols, schemas, candles. No I/O, no clock."""
