@@ -1,0 +1,194 @@
+"""RunSpec: everything a run is asked to do, and the only defaults.
+
+Python names are snake_case; YAML, JSON and environment use the camelCase aliases. Frozen; unknown keys are refused.
+The Tardis key is no part of it: it comes from TARDIS_API_KEY or TARDIS_API_KEY_FILE alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import date
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from runner import logs
+from runner.errors import SpecError
+from runner.market.names import DEFAULT_DATA_TYPES
+from runner.spec import values
+from runner.spec.venues_stub import DEFAULT_VENUES
+from runner.task import Stage
+
+MAX_SHARDS = 100_000
+MAX_DAYS = 4_000
+_NEVER = 10**9
+
+
+class Selection(StrEnum):
+    """Which tasks of the request a run takes."""
+
+    MISSING = "missing"
+    FAILED = "failed"
+    ALL = "all"
+
+
+class Backend(StrEnum):
+    """Who runs the shards."""
+
+    LOCAL = "local"
+
+
+def _only(kind: str, *valid: str) -> BeforeValidator:
+    return BeforeValidator(values.choice(kind, valid))
+
+
+def _whole(low: int, high: int) -> BeforeValidator:
+    return BeforeValidator(values.whole(low, high))
+
+
+Seconds = Annotated[float, BeforeValidator(values.positive("seconds"))]
+Url = Annotated[str, BeforeValidator(values.http_url)]
+Flag = Annotated[bool, BeforeValidator(values.flag)]
+Day = Annotated[date | None, BeforeValidator(lambda value: None if value is None else values.day(value))]
+Text = Annotated[str | None, BeforeValidator(lambda value: None if value is None else values.word(value))]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+
+class TardisSpec(_Section):
+    """How the source is reached. Times are seconds."""
+
+    url: Url = "https://datasets.tardis.dev/v1"
+    api_url: Url = Field("https://api.tardis.dev/v1", alias="apiUrl")
+    connections: Annotated[int, _whole(1, 1_000)] = 32
+    """Downloads in flight over all shards of a run: one address did well with 100 to 200, badly with 2,000."""
+    attempts: Annotated[int, _whole(1, 100)] = 6
+    """Tries of one file before its task has failed."""
+    connect_s: Seconds = Field(10.0, alias="connectSeconds")
+    stall_s: Seconds = Field(30.0, alias="stallSeconds")
+    """The longest wait for the next bytes."""
+    min_bytes_per_s: Annotated[int, _whole(0, _NEVER)] = Field(4_096, alias="minBytesPerSecond")
+    """An attempt slower than this over a whole window is given up."""
+    min_speed_window_s: Seconds = Field(60.0, alias="minSpeedWindowSeconds")
+    backoff_s: Seconds = Field(1.0, alias="backoffSeconds")
+    backoff_max_s: Seconds = Field(60.0, alias="backoffMaxSeconds")
+    lock_limit_s: Seconds = Field(2_700.0, alias="lockLimitSeconds")
+    """Nothing downloaded for so long because another address holds the key: give up."""
+    refusal_s: Seconds = Field(60.0, alias="refusalSeconds")
+    """The same refusal must last this long before it is believed."""
+
+
+class RetrySpec(_Section):
+    """How often and when a shard is started again. Times are seconds."""
+
+    limit: Annotated[int, _whole(0, 100)] = 6
+    backoff_s: Seconds = Field(10.0, alias="backoffSeconds")
+    backoff_max_s: Seconds = Field(360.0, alias="backoffMaxSeconds")
+
+
+class RunSpec(_Section):
+    """A request and how to carry it out.
+
+    `start_date` and `end_date` are UTC days, both inclusive; None is the newest day exported. No `instruments` and no
+    `instrument_types` means every one. An empty `store` means that none is configured: `resolve` refuses it.
+    """
+
+    stage: Annotated[Stage, _only("stage", *Stage)] = Stage.DOWNLOAD
+    start_date: Day = Field(None, alias="startDate")
+    end_date: Day = Field(None, alias="endDate")
+    venues: Annotated[tuple[str, ...], BeforeValidator(values.some(values.venues))] = DEFAULT_VENUES
+    instrument_types: Annotated[tuple[str, ...], BeforeValidator(values.instrument_types)] = Field(
+        (), alias="instrumentTypes"
+    )
+    instruments: Annotated[tuple[str, ...], BeforeValidator(values.selectors)] = ()
+    data_types: Annotated[tuple[str, ...], BeforeValidator(values.some(values.data_types))] = Field(
+        DEFAULT_DATA_TYPES, alias="dataTypes"
+    )
+    max_instruments: Annotated[int, _whole(1, _NEVER)] | None = Field(None, alias="maxInstruments")
+    """The first so many instruments of each venue and day, by key."""
+    select: Annotated[Selection, _only("selection", *Selection)] = Selection.MISSING
+    parent: Text = None
+    """The run whose failed tasks are taken."""
+    store: Annotated[str, BeforeValidator(lambda value: value and values.store_url(value))] = ""
+    shards: Annotated[int, _whole(1, MAX_SHARDS)] = 8
+    parallelism: Annotated[int, _whole(1, MAX_SHARDS)] = 4
+    """Shards at work at the same time."""
+    backend: Annotated[Backend, _only("backend", *Backend)] = Backend.LOCAL
+    log_format: Annotated[str, _only("log format", *logs.FORMATS)] = Field("text", alias="logFormat")
+    log_level: Annotated[str, _only("log level", *logs.LEVELS)] = Field("INFO", alias="logLevel")
+    deep: Flag = False
+    """validate: read every object again and recompute its digest."""
+    tardis: TardisSpec = TardisSpec()
+    retry: RetrySpec = RetrySpec()
+
+    @model_validator(mode="after")
+    def _days_make_a_range(self) -> Self:
+        if self.end_date and not self.start_date:
+            raise ValueError("endDate is given without startDate; give both (the end is inclusive)")
+        if self.start_date and self.end_date:
+            if self.end_date < self.start_date:
+                raise ValueError(f"endDate {self.end_date} is before startDate {self.start_date}; the end is inclusive")
+            if (self.end_date - self.start_date).days >= MAX_DAYS:
+                raise ValueError(f"startDate to endDate is over {MAX_DAYS} days; split the request")
+        return self
+
+    def to_json(self) -> str:
+        """Return the canonical JSON of this spec: every value, sorted keys, the same bytes for equal specs."""
+        document = self.model_dump(mode="json", by_alias=True)
+        return json.dumps(document, sort_keys=True, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = "RUNNER_SPEC") -> Self:
+        """Return the spec of a JSON text made by `to_json`; a missing key has its default.
+
+        Raises SpecError that starts with `where`.
+        """
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as e:
+            raise SpecError(f"{where}: is not JSON: {logs.escape(str(e))}") from e
+        return cls.build(document, origins={}, default=where)
+
+    @classmethod
+    def build(cls, document: object, *, origins: Mapping[str, str], default: str) -> Self:
+        """Return the spec of nested camelCase values.
+
+        Raises SpecError with the first thing wrong; `origins` tells where a dotted key came from, else `default`:key.
+        """
+        try:
+            return cls.model_validate(document)
+        except ValidationError as e:
+            raise SpecError(_line(e, origins=origins, default=default)) from e
+
+
+def fields(model: type[BaseModel] = RunSpec, prefix: str = "") -> tuple[str, ...]:
+    """Return the dotted camelCase keys of a spec, in order.
+
+    >>> [key for key in fields() if key.startswith("retry")]
+    ['retry.limit', 'retry.backoffSeconds', 'retry.backoffMaxSeconds']
+    """
+    found: list[str] = []
+    for name, info in model.model_fields.items():
+        key = f"{prefix}{info.alias or name}"
+        kind: Any = info.annotation
+        is_section = isinstance(kind, type) and issubclass(kind, BaseModel)
+        found += fields(kind, f"{key}.") if is_section else [key]
+    return tuple(found)
+
+
+def _line(error: ValidationError, *, origins: Mapping[str, str], default: str) -> str:
+    first: Any = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"] if isinstance(part, str) and part[0].islower())
+    where = origins.get(key, f"{default}:{key}" if key else default)
+    if first["type"] == "extra_forbidden":
+        return f"{where}: no such key{values.nearest(key, fields())}"
+    why = str(first["ctx"]["error"]) if "error" in first.get("ctx", {}) else logs.escape(first["msg"])
+    if key:
+        return f"{where} {values.shown(first['input'])}: {why}"
+    # Only the range of days concerns more than one key.
+    named = [origins[name] for name in ("startDate", "endDate") if name in why and name in origins]
+    return f"{', '.join(named) or default}: {why}"
