@@ -17,8 +17,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from runner import logs
 from runner.errors import SpecError
 from runner.market.names import DEFAULT_DATA_TYPES
+from runner.market.symbols import DEFAULT_VENUES
 from runner.spec import values
-from runner.spec.venues_stub import DEFAULT_VENUES
 from runner.task import Stage
 
 MAX_SHARDS = 100_000

@@ -9,27 +9,18 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from urllib.parse import urlsplit
 
 from runner.logs import escape
 from runner.market.names import DATA_TYPE_NAMES
-from runner.spec.venues_stub import VENUES, resolve_venue
+from runner.market.symbols import INSTRUMENT_TYPES, VENUES, resolve_type, resolve_venue
 
 # Nothing Tardis sells is older; a year outside these bounds is a typing error.
 FIRST_YEAR, LAST_YEAR = 2010, 2100
 SHOWN_CHARS = 60
 
-_INSTRUMENT_TYPES = {
-    "SPOT_PAIR": "SPOT_PAIR",
-    "SPOT": "SPOT_PAIR",
-    "PERPETUAL": "PERPETUAL",
-    "PERP": "PERPETUAL",
-    "FUTURE": "FUTURE",
-    "OPTION": "OPTION",
-}
-INSTRUMENT_TYPES = tuple(dict.fromkeys(_INSTRUMENT_TYPES.values()))
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
@@ -164,34 +155,17 @@ def some(read: Callable[[object], tuple[str, ...]]) -> Callable[[object], tuple[
     return checked
 
 
-def names(kind: str, valid: Mapping[str, str]) -> Callable[[object], tuple[str, ...]]:
-    """Return a reader of lists of names: any case, known ones only, in the order of the table, once each."""
-    order = tuple(dict.fromkeys(valid.values()))
-    by_fold = {_fold(name): canonical for name, canonical in valid.items()}
+def names(kind: str, order: Sequence[str], find: Callable[[str], str | None]) -> Callable[[object], tuple[str, ...]]:
+    """Return a reader of lists of names that `find` knows: in the given order, once each."""
 
     def read(value: object) -> tuple[str, ...]:
-        found = set()
-        for word in words(value):
-            if _fold(word) not in by_fold:
+        found = {word: find(word) for word in words(value)}
+        for word, name in found.items():
+            if name is None:
                 raise ValueError(_unknown(kind, word, order))
-            found.add(by_fold[_fold(word)])
-        return tuple(name for name in order if name in found)
+        return tuple(name for name in order if name in found.values())
 
     return read
-
-
-def venues(value: object) -> tuple[str, ...]:
-    """Return our names of venues given by our names or Tardis ids, in any case.
-
-    >>> venues("okex,binance")
-    ('BINANCE', 'OKX')
-    """
-    order = tuple(venue.venue for venue in VENUES)
-    found = {word: resolve_venue(word) for word in words(value)}
-    for word, name in found.items():
-        if name is None:
-            raise ValueError(_unknown("venue", word, order))
-    return tuple(name for name in order if name in found.values())
 
 
 def selectors(value: object) -> tuple[str, ...]:
@@ -276,5 +250,10 @@ def _listed(value: object) -> str:
     return "(a huge number)" if isinstance(value, int) and abs(value) > 10**SHOWN_CHARS else str(value)
 
 
-instrument_types = names("instrument type", _INSTRUMENT_TYPES)
-data_types = names("data type", {name: name for name in DATA_TYPE_NAMES})
+def _data_type(text: str) -> str | None:
+    return next((name for name in DATA_TYPE_NAMES if _fold(name) == _fold(text)), None)
+
+
+venues = names("venue", tuple(venue.venue for venue in VENUES), resolve_venue)
+instrument_types = names("instrument type", INSTRUMENT_TYPES, resolve_type)
+data_types = names("data type", DATA_TYPE_NAMES, _data_type)
