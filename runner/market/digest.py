@@ -74,7 +74,7 @@ class _Column:
             values = values.dictionary_decode()
         if values.null_count:
             missing = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
-            self._nulls.update((missing + self._rows).astype("<i8"))
+            self._nulls.update((missing + self._rows).astype("<i8").data)
             values = values.drop_null()
         self._rows += rows
         if len(values):
@@ -83,15 +83,15 @@ class _Column:
     def _update_present(self, values: pa.Array) -> None:
         kind = values.type
         if self._items is not None:
-            self._lengths.update(values.value_lengths().to_numpy().astype("<i8"))
+            self._lengths.update(values.value_lengths().to_numpy().astype("<i8").data)
             self._items.update(values.flatten())
         elif pa.types.is_string(kind) or pa.types.is_binary(kind):
             offsets = np.frombuffer(values.buffers()[1], "<i4")[values.offset : values.offset + len(values) + 1]
-            self._lengths.update(np.diff(offsets))
+            self._lengths.update(np.diff(offsets).data)
             if offsets[-1] > offsets[0]:
                 self._values.update(values.buffers()[2].slice(int(offsets[0]), int(offsets[-1] - offsets[0])))
         elif pa.types.is_boolean(kind):
-            self._values.update(values.cast(pa.uint8()).to_numpy())
+            self._values.update(values.cast(pa.uint8()).to_numpy().data)
         else:
             width = kind.bit_width // 8
             self._values.update(values.buffers()[1].slice(values.offset * width, len(values) * width))
