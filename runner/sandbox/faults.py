@@ -1,0 +1,146 @@
+"""Faults: what a server is told to do wrong, on which paths, how often. `wire` carries them out on the socket."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from runner.errors import SpecError
+
+FRAMINGS = ("content-length", "chunked", "close")
+CORRUPTIONS = ("gzip_trailer", "html", "trailing_garbage", "truncated_gzip", "wrong_md5")
+
+_COMMON = {"path", "fault", "count", "probability", "seed"}
+# The fields each fault takes beside the common ones.
+_FIELDS: Mapping[str, frozenset[str]] = {
+    "status": frozenset({"code", "headers", "body"}),
+    "reset": frozenset({"at"}),
+    "stall": frozenset({"at"}),
+    "slow": frozenset({"bytes_per_s"}),
+    "hold": frozenset({"at"}),
+    "cut": frozenset({"at", "framing"}),
+    "corrupt": frozenset({"kind"}),
+    "redirect": frozenset(),
+}
+# These spoil the body of a 200; the others replace any answer.
+_OF_BODIES = frozenset({"stall", "slow", "hold", "cut", "corrupt", "redirect"})
+
+
+@dataclass(slots=True, eq=False)
+class Fault:
+    """One fault; `cleared` is set when it is taken away while it still acts on somebody."""
+
+    path: str
+    fault: str
+    code: int = 503
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: str = ""
+    at: float | None = None
+    framing: str = "content-length"
+    bytes_per_s: float = 1024.0
+    kind: str = "gzip_trailer"
+    count: int | None = None
+    probability: float = 1.0
+    seed: int = 0
+    hits: int = 0
+    cleared: threading.Event = field(default_factory=threading.Event)
+    dice: random.Random = field(default_factory=random.Random)
+
+    def strikes(self, path: str, *, has_body: bool) -> bool:
+        """Decide whether this fault takes a request, and count it if so."""
+        spent = self.count is not None and self.hits >= self.count
+        if spent or (self.fault in _OF_BODIES and not has_body) or not fnmatchcase(path, self.path):
+            return False
+        if self.probability < 1 and self.dice.random() >= self.probability:
+            return False
+        self.hits += 1
+        return True
+
+    def document(self) -> dict[str, Any]:
+        """Return the fault as it was given, with its hits."""
+        names = ["path", "fault", *sorted(_FIELDS[self.fault]), "count", "probability", "seed", "hits"]
+        return {name: getattr(self, name) for name in names}
+
+
+class Faults:
+    """The faults of one server, newest first."""
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._faults: list[Fault] = []
+
+    def add(self, document: Any) -> None:
+        """Put a list of faults before those already there; raise SpecError and add none if one is wrong."""
+        items = document if isinstance(document, list) else [document]
+        faults = [_read(item) for item in items]
+        with self._mutex:
+            self._faults[:0] = faults
+
+    def take(self, path: str, *, has_body: bool) -> Fault | None:
+        """Return the first fault that strikes a request; `has_body` says whether its answer is a 200."""
+        with self._mutex:
+            return next((fault for fault in self._faults if fault.strikes(path, has_body=has_body)), None)
+
+    def clear(self) -> None:
+        """Take all faults away; a held body goes on, a slow one speeds up, a stalled one ends."""
+        with self._mutex:
+            for fault in self._faults:
+                fault.cleared.set()
+            self._faults.clear()
+
+    def document(self) -> list[dict[str, Any]]:
+        """Return the faults in force."""
+        with self._mutex:
+            return [fault.document() for fault in self._faults]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_headers(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(text, str | int) and "\n" not in str(text) for text in value.values()
+    )
+
+
+_CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "path": (lambda value: isinstance(value, str) and value != "", "a glob on the path"),
+    "code": (lambda value: _is_whole(value) and 200 <= value <= 599, "a status from 200 to 599"),  # noqa: PLR2004 -- HTTP
+    "headers": (_are_headers, "an object of header names and values"),
+    "body": (lambda value: isinstance(value, str | dict | list), "text, or a JSON value to send"),
+    "at": (lambda value: _is_number(value) and 0 <= value <= 1, "a share of the body from 0 to 1"),
+    "framing": (lambda value: value in FRAMINGS, f"one of {', '.join(FRAMINGS)}"),
+    "bytes_per_s": (lambda value: _is_number(value) and value > 0, "a positive number"),
+    "kind": (lambda value: value in CORRUPTIONS, f"one of {', '.join(CORRUPTIONS)}"),
+    "count": (lambda value: value is None or (_is_whole(value) and value > 0), "a whole number from 1, or null"),
+    "probability": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
+    "seed": (_is_whole, "a whole number"),
+}
+
+
+def _read(item: Any) -> Fault:
+    if not isinstance(item, dict):
+        raise SpecError(f"fault {item!r}: not an object; give e.g. {{'path': '*/trades/*', 'fault': 'reset'}}")
+    name = item.get("fault")
+    if not isinstance(name, str) or name not in _FIELDS:
+        raise SpecError(f"unknown fault {name!r}; this server knows {', '.join(_FIELDS)}")
+    unknown = sorted(map(str, item.keys() - _COMMON - _FIELDS[name]))
+    if unknown:
+        known = ", ".join(sorted(_COMMON | _FIELDS[name]))
+        raise SpecError(f"fault {name}: unknown field {', '.join(unknown)}; it takes {known}")
+    if "path" not in item:
+        raise SpecError(f"fault {name}: no path; give a glob such as */trades/2024/08/08/*, or *")
+    for key in item.keys() - {"fault"}:
+        check, wanted = _CHECKS[key]
+        if not check(item[key]):
+            raise SpecError(f"fault {name}: {key} is {item[key]!r}; give {wanted}")
+    return Fault(**item, dice=random.Random(item.get("seed", 0)))  # noqa: S311 -- repeatable, not secret
