@@ -1,0 +1,1 @@
+"""The source: day files and catalogues of Tardis (https://docs.tardis.dev), and nothing of ours."""
