@@ -30,8 +30,8 @@ _KINDS: Mapping[int, tuple[type[RunnerError], str]] = {
     errno.EROFS: (NotAllowedError, "mount it writable or choose another place"),
     errno.ENOTDIR: (SpecError, "a part of the path is a file, choose another place"),
     errno.EISDIR: (SpecError, "it is a folder, name a file"),
+    errno.ELOOP: (SpecError, "its links go in a circle, choose another place"),
     errno.ENAMETOOLONG: (SpecError, "the path is too long, choose a shorter place"),
-    errno.ENOENT: (NotFoundError, "check the path"),
     errno.ENOSPC: (TransientError, "free some space, then try again"),
     errno.EDQUOT: (TransientError, "free some space, then try again"),
     errno.EFBIG: (TransientError, "raise the limit of file sizes, then try again"),
@@ -158,7 +158,7 @@ class Scratch:
     def fill(self, body: bytes | Path) -> tuple[int, int]:
         """Write the body; return its (size, crc32c)."""
         size = crc = 0
-        for chunk in _chunks(body):
+        for chunk in chunks(body):
             _write(self._fd, chunk)
             crc = google_crc32c.extend(crc, chunk)
             size += len(chunk)
@@ -180,13 +180,19 @@ class Scratch:
             os.close(fd)
 
 
-def _chunks(body: bytes | Path) -> Iterator[bytes]:
+def chunks(body: bytes | Path) -> Iterator[bytes]:
+    """Yield the content in pieces of at most COPY_BYTES; NotFoundError when there is no such local file."""
     if not isinstance(body, Path):
         yield from (body[at : at + COPY_BYTES] for at in range(0, len(body), COPY_BYTES))
         return
-    with explained(f"read {body}"), body.open("rb", buffering=0) as source:
-        while chunk := source.read(COPY_BYTES):
-            yield chunk
+    with explained(f"read {body}"):
+        try:
+            source = body.open("rb", buffering=0)
+        except FileNotFoundError as error:
+            raise NotFoundError(f"no local file {body} to store, look what removed it") from error
+        with source:
+            while chunk := source.read(COPY_BYTES):
+                yield chunk
 
 
 def _write(fd: int, chunk: bytes) -> None:

@@ -14,7 +14,7 @@ import google_crc32c
 
 from runner.errors import NotFoundError, SpecError
 from runner.store import ABSENT, ObjectInfo
-from runner.store.disk import explained
+from runner.store.disk import chunks
 from runner.store.keys import check_key, check_metadata, check_range, stale
 
 _PAGE = 1000
@@ -61,7 +61,7 @@ class MemoryStore:
         """See `Store.put`."""
         check_key(key)
         check_metadata(key, metadata or {})
-        content = _content(body)
+        content = b"".join(chunks(body))
         crc = google_crc32c.value(content)
         with self._lock:
             self._demand(key, if_generation)
@@ -132,8 +132,3 @@ class MemoryStore:
         below = bisect_left(self._keys, f"{key}/")
         if self._keys[below : below + 1] and self._keys[below].startswith(f"{key}/"):
             raise SpecError(f"key {key!r} is the folder of other objects in {self.url}, choose another key")
-
-
-def _content(body: bytes | Path) -> bytes:
-    with explained(f"read {body}" if isinstance(body, Path) else "copy the body"):
-        return body.read_bytes() if isinstance(body, Path) else bytes(body)
