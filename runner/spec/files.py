@@ -5,7 +5,7 @@ No duplicate keys, anchors, aliases, merge keys or tags; dates stay text; bounde
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +107,14 @@ _Strict.yaml_implicit_resolvers = {
     first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+
+
+def dump(document: Mapping[str, Any]) -> str:
+    """Return a document as YAML in the order of its keys, ASCII, without anchors."""
+    return yaml.dump(dict(document), Dumper=_Plain, sort_keys=False, allow_unicode=False, width=120)
+
+
+class _Plain(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        del data
+        return True

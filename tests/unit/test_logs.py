@@ -69,7 +69,7 @@ def test_no_line_holds_the_key_not_even_in_a_traceback_or_a_key_of_the_line(how:
     [
         ("Authorization: Bearer fake-key-2", "fake-key-2"),
         ("GET /x?a=1&X-Amz-Signature=0f0f0f0f&b=2", "0f0f0f0f"),
-        ("key TD.abcdefgh-1234.x", "abcdefgh"),
+        ("key TD.abcdefgh.x", "abcdefgh"),
     ],
 )
 def test_what_has_the_shape_of_a_secret_is_hidden_without_being_known(text: str, secret: str) -> None:

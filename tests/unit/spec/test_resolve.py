@@ -240,8 +240,8 @@ def test_a_bad_run_file_is_refused_with_file_key_and_way_out(
         "TARDIS_API_KEY: fake-key-1",
         "tardisApiKeyFile: fake-key-1",
         "token: fake-key-1",
-        "parent: TD.fakefakefake",
-        "instruments: [TD.fakefakefake]",
+        "parent: TD.fakefake",
+        "instruments: [TD.fakefake]",
     ],
 )
 def test_a_secret_in_a_file_is_refused_without_repeating_it(tmp_path: Path, body: str) -> None:

@@ -1,0 +1,56 @@
+"""From the process's arguments to its exit code: one line on stderr for everything that goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from runner.cli import app
+from runner.errors import Exit, RunnerError, WorkerExit
+from runner.logs import escape, redact
+
+DEBUG = "--debug"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code (contracts: 0 to 6 and 130; a worker's own table)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = [word for word in given if word != DEBUG]
+    is_worker = words[:1] == ["worker"]
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # absent where a test replaced it
+    try:
+        return app.run(words or ["--help"])
+    except KeyboardInterrupt:
+        return _fail("interrupted", WorkerExit.DRAINED if is_worker else Exit.INTERRUPTED)
+    except typer.Abort:
+        return _fail("interrupted", Exit.INTERRUPTED)
+    except typer.TyperException as e:
+        return _fail(_usage(e), WorkerExit.BAD_SPEC if is_worker else Exit.USAGE)
+    except RunnerError as e:
+        code = e.worker_exit if is_worker else e.exit_code
+        return _fail(str(e), code, trace=DEBUG in given)
+    except Exception as e:  # noqa: BLE001 the one place of the CLI: a bug is one line too
+        line = f"{type(e).__name__}: {e}; this is a bug in runner, {DEBUG} shows where"
+        return _fail(line, WorkerExit.BUG if is_worker else Exit.FAILED, trace=DEBUG in given)
+
+
+def _fail(line: str, code: int, *, trace: bool = False) -> int:
+    secret = os.environ.get("TARDIS_API_KEY", "")
+    with contextlib.suppress(OSError):
+        if trace:
+            sys.stderr.write(redact(traceback.format_exc(), [secret]))
+        sys.stderr.write(f"error: {escape(redact(line, [secret]))}\n")
+    return int(code)
+
+
+def _usage(error: typer.TyperException) -> str:
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{message}; see `{context.command_path} --help`" if context else message
