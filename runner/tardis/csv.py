@@ -1,0 +1,202 @@
+"""Gzipped CSV of Tardis to Arrow, in blocks: memory does not depend on the file, and nothing doubtful gets through.
+
+Strict on purpose, because a cut or damaged file can look whole to a lenient reader: every gzip member must end with
+its checksum, every line with a newline, every row must have the header's columns and belong to what was asked for.
+Source of the format: https://docs.tardis.dev/downloadable-csv-files
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv as arrow_csv
+
+from runner.errors import IntegrityError
+from runner.market.schema import TIME, DataType
+from runner.tardis.gunzip import inflated
+
+BLOCK_BYTES = 4 * 1024 * 1024
+_PIECE_BYTES = 1024 * 1024
+_LINE_BYTES = 64 * 1024
+_SHOWN_BYTES = 60
+
+# 2010 to 2100: times in seconds, ms or ns fall outside
+_EARLIEST_US = 1_262_304_000_000_000
+_LATEST_US = 4_102_444_800_000_000
+
+_TAKER_SIDES = frozenset({"buy", "sell", "unknown"})
+_SIDES: Mapping[str, frozenset[str]] = {"incremental_book_L2": frozenset({"bid", "ask"})}
+_NEVER_EMPTY = frozenset({"timestamp", "local_timestamp", "is_snapshot"})
+_NEVER_EMPTY_IN: Mapping[str, frozenset[str]] = {"trades": frozenset({"price", "amount"})}
+
+
+def read(
+    chunks: Iterator[bytes], data_type: DataType, *, exchange: str, symbol: str, block_bytes: int = BLOCK_BYTES
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a gzipped day file in file order, in the schema `data_type.ticks`.
+
+    An empty gzip stream and a header without rows yield nothing. Empty numbers are null. The rows must be of
+    `exchange` and `symbol`. Raises IntegrityError, with the line where there is one, for anything but a sound file.
+    """
+    rows = _Rows(data_type, f"{exchange.lower()},{symbol.upper()},".encode())
+    line = 1
+    for block in _blocks(inflated(chunks, min(block_bytes, _PIECE_BYTES)), block_bytes):
+        body = block
+        if line == 1:
+            header, _, body = block.partition(b"\n")
+            _check_header(header, data_type)
+            line = 2
+        if body:
+            batch = _parsed(rows, body, line)
+            line += batch.num_rows
+            yield batch
+
+
+def _blocks(pieces: Iterator[bytes], block_bytes: int) -> Iterator[bytes]:
+    """Yield blocks of about `block_bytes` that end with a line."""
+    pending: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        pending.append(piece)
+        size += len(piece)
+        if size < block_bytes:
+            continue
+        data = b"".join(pending)
+        cut = data.rfind(b"\n") + 1
+        if cut:
+            yield data[:cut]
+        elif len(data) > _LINE_BYTES:
+            raise IntegrityError(f"a line of more than {_LINE_BYTES} bytes: {_shown(data)}")
+        pending = [data[cut:]]
+        size = len(pending[0])
+    data = b"".join(pending)
+    cut = data.rfind(b"\n") + 1
+    if cut:
+        yield data[:cut]
+    if cut < len(data):
+        raise IntegrityError(f"the last line is not ended: {_shown(data[cut:])}")
+
+
+def _check_header(header: bytes, data_type: DataType) -> None:
+    expected = ",".join(data_type.csv_columns).encode()
+    if header != expected:
+        raise IntegrityError(f"line 1: the header is not that of {data_type.name}: {_shown(header)}")
+
+
+def _parsed(rows: _Rows, block: bytes, line: int) -> pa.RecordBatch:
+    try:
+        return rows.parse(block)
+    except _BadRowError:
+        pass
+    # the parsers judge a block as a whole: search for the shortest beginning that is bad
+    lines = block.splitlines(keepends=True) if b"\r" not in block else _newline_split(block)
+    good, bad = 0, len(lines)
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        try:
+            rows.parse(b"".join(lines[:middle]))
+            good = middle
+        except _BadRowError:
+            bad = middle
+    culprit = lines[bad - 1]
+    try:
+        rows.parse(culprit)
+    except _BadRowError as e:
+        raise IntegrityError(f"line {line + bad - 1}: {e}: {_shown(culprit)}") from e
+    raise IntegrityError(f"line {line + bad - 1}: cannot be read after the lines before it: {_shown(culprit)}")
+
+
+def _newline_split(block: bytes) -> list[bytes]:
+    return [line + b"\n" for line in block.split(b"\n")[:-1]]
+
+
+def _shown(line: bytes) -> str:
+    return repr(line[:_SHOWN_BYTES].decode("utf-8", "replace"))
+
+
+class _BadRowError(Exception):
+    """Some row of a block is not sound."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The reader of one file's blocks. Every row begins with `prefix`: exchange and symbol."""
+
+    data_type: DataType
+    prefix: bytes
+
+    @cached_property
+    def _options(self) -> tuple[arrow_csv.ParseOptions, arrow_csv.ConvertOptions]:
+        parse = arrow_csv.ParseOptions(quote_char=False, double_quote=False, ignore_empty_lines=False)
+        convert = arrow_csv.ConvertOptions(
+            include_columns=[column.csv for column in self.data_type.columns],
+            column_types={column.csv: _read_as(column.name, column.type) for column in self.data_type.columns},
+            null_values=[""],
+            strings_can_be_null=False,
+            true_values=["true"],
+            false_values=["false"],
+        )
+        return parse, convert
+
+    def parse(self, block: bytes) -> pa.RecordBatch:
+        """Return the rows of a block of whole lines; _BadRowError when any is not sound."""
+        rows = block.count(b"\n")
+        self._check_bytes(block, rows)
+        parse, convert = self._options
+        read = arrow_csv.ReadOptions(
+            use_threads=False, block_size=len(block) + 1, column_names=list(self.data_type.csv_columns)
+        )
+        try:
+            table = arrow_csv.read_csv(
+                pa.BufferReader(block), read_options=read, parse_options=parse, convert_options=convert
+            )
+        except (pa.ArrowInvalid, pa.ArrowKeyError) as e:
+            raise _BadRowError(" ".join(str(e).split())) from e
+        if table.num_rows != rows:
+            raise _BadRowError(f"{rows} lines, but {table.num_rows} rows")
+        columns = [self._checked(c.name, c.type, table.column(c.csv)) for c in self.data_type.columns]
+        return pa.RecordBatch.from_arrays(columns, schema=self.data_type.ticks)
+
+    def _check_bytes(self, block: bytes, rows: int) -> None:
+        for byte, name in ((b"\r", "a carriage return"), (b"\0", "a NUL byte")):
+            if byte in block:
+                raise _BadRowError(name)
+        # Arrow trims blanks around numbers
+        for blank in (b" ", b"\t"):
+            if blank in block and any(pair in block for pair in (b"," + blank, blank + b",", blank + b"\n")):
+                raise _BadRowError("blanks around a value")
+        if not block.startswith(self.prefix) or block.count(b"\n" + self.prefix) != rows - 1:
+            raise _BadRowError(f"not a row of {self.prefix.decode().rstrip(',')}")
+
+    def _checked(self, name: str, kind: pa.DataType, column: pa.ChunkedArray) -> pa.Array:
+        values = column.combine_chunks()
+        if values.null_count and (name in _NEVER_EMPTY or name in _NEVER_EMPTY_IN.get(self.data_type.name, ())):
+            raise _BadRowError(f"{name} is empty")
+        if name == "side":
+            sides = _SIDES.get(self.data_type.name, _TAKER_SIDES)
+            if not sides.issuperset(values.dictionary.to_pylist()):
+                raise _BadRowError(f"side is none of {', '.join(sorted(sides))}")
+            return values.cast(kind)
+        if kind == TIME:
+            _check_times(name, values)
+            return values.cast(kind)
+        if pa.types.is_floating(kind) and pc.all(pc.is_finite(values)).as_py() is False:
+            raise _BadRowError(f"{name} is not a finite number")
+        return values
+
+
+def _check_times(name: str, values: pa.Array) -> None:
+    ends = pc.min_max(values)
+    low, high = ends["min"].as_py(), ends["max"].as_py()
+    if low is not None and (low < _EARLIEST_US or high >= _LATEST_US):
+        raise _BadRowError(f"{name} is no time in microseconds between 2010 and 2100")
+
+
+def _read_as(name: str, kind: pa.DataType) -> pa.DataType:
+    if kind == TIME:
+        return pa.int64()
+    return pa.dictionary(pa.int32(), pa.string()) if name == "side" else kind
