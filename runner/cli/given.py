@@ -71,7 +71,7 @@ class Given:
 
 def key() -> str | None:
     """Return the Tardis key of the environment, if there is one. Raises SpecError when it cannot be read."""
-    return tardis_key(os.environ, Path.cwd())
+    return tardis_key(os.environ)
 
 
 def selection(select: object, *, force: bool) -> str | None:

@@ -71,14 +71,14 @@ def resolve(
     return Resolved(spec, {key: origins.get(key, "default") for key in fields()})
 
 
-def tardis_key(env: Mapping[str, str], cwd: Path) -> str | None:
+def tardis_key(env: Mapping[str, str]) -> str | None:
     """Return the Tardis key of TARDIS_API_KEY or of the file TARDIS_API_KEY_FILE names; None when neither is set.
 
     Raises SpecError when the file cannot be read or holds no key; the message never holds the key.
     """
     value, name = (env.get(variable) for variable in KEY_VARIABLES)
     if name:
-        path = cwd / name
+        path = Path(name)
         try:
             with path.open("rb") as file:
                 value = file.read(_KEY_BYTES).decode("ascii")

@@ -287,16 +287,16 @@ def test_variables_of_workers_and_of_build_machines_are_left_alone(tmp_path: Pat
 
 def test_the_key_comes_from_its_variable_or_from_the_file_named(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("fake-key-2\n")
-    assert tardis_key({}, tmp_path) is None
-    assert tardis_key({"TARDIS_API_KEY": " fake-key-1 "}, tmp_path) == "fake-key-1"
-    assert tardis_key({"TARDIS_API_KEY_FILE": "key"}, tmp_path) == "fake-key-2"
+    assert tardis_key({}) is None
+    assert tardis_key({"TARDIS_API_KEY": " fake-key-1 "}) == "fake-key-1"
+    assert tardis_key({"TARDIS_API_KEY_FILE": str(tmp_path / "key")}) == "fake-key-2"
 
 
 @pytest.mark.parametrize("body", [b"", b" \n", b"fake-key-1\nfake-key-2", b"fake\x00key", b"\xff\xfe"])
 def test_a_key_file_without_one_key_is_refused_without_showing_it(tmp_path: Path, body: bytes) -> None:
     (tmp_path / "key").write_bytes(body)
     with pytest.raises(SpecError, match="TARDIS_API_KEY_FILE") as caught:
-        tardis_key({"TARDIS_API_KEY_FILE": "key"}, tmp_path)
+        tardis_key({"TARDIS_API_KEY_FILE": str(tmp_path / "key")})
     assert "fake" not in str(caught.value)
 
 
