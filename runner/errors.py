@@ -8,6 +8,8 @@
     ├── TransientError       the outside failed; another try may work  CLI 1   worker 75
     │   └── IntegrityError   a whole answer came, and it is not the file        worker 65
     ├── SourceError          the source refuses this one task for good CLI 1   worker 65
+    ├── IncompleteError      something that is expected is not there   CLI 3   worker 65
+    ├── PoisonError          a task whose worker died at it too often  CLI 1   worker 65
     ├── DrainedError         told to stop                              CLI 130 worker 143
     ├── PreconditionError    an object is not at the generation named  CLI 1   worker 70
     └── ConflictError        the store holds another content           CLI 1   worker 65
@@ -147,6 +149,19 @@ class IntegrityError(TransientError):
 
 class SourceError(RunnerError):
     """The source refuses this one task for good; other tasks are not affected."""
+
+    worker_exit = WorkerExit.TASKS_FAILED
+
+
+class IncompleteError(RunnerError):
+    """Something that is expected is not there."""
+
+    exit_code = Exit.INCOMPLETE
+    worker_exit = WorkerExit.TASKS_FAILED
+
+
+class PoisonError(RunnerError):
+    """A task's worker died, or was interrupted, too often while at it."""
 
     worker_exit = WorkerExit.TASKS_FAILED
 

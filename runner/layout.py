@@ -9,6 +9,8 @@ from __future__ import annotations
 from datetime import date
 from urllib.parse import quote, unquote
 
+from runner.market.names import TIMEFRAMES, book_depth
+
 RUNS = "_runs"
 _SAFE = ":@+,=!$&'()~*;"
 
@@ -92,6 +94,30 @@ def book_candles(day: date, depth: int, timeframe: str, key: str) -> str:
     ['timeframe-1h', 'A:SPOT_PAIR:B-C.parquet']
     """
     return f"{book_candles_prefix(day, depth, timeframe)}{name_of(key)}.parquet"
+
+
+def output_prefixes(day: date, data_type: str) -> tuple[str, ...]:
+    """Return the prefixes under which the outputs of a day and data type lie, the ticks' last.
+
+    >>> len(output_prefixes(date(2024, 8, 8), "trades")), len(output_prefixes(date(2024, 8, 8), "quotes"))
+    (8, 1)
+    """
+    depth = book_depth(data_type)
+    derived: list[str] = []
+    if data_type == "trades":
+        derived = [candles_prefix(day, timeframe) for timeframe in TIMEFRAMES]
+    elif depth is not None:
+        derived = [book_candles_prefix(day, depth, timeframe) for timeframe in TIMEFRAMES]
+    return (*derived, ticks_prefix(day, data_type))
+
+
+def outputs(day: date, data_type: str, key: str) -> tuple[str, ...]:
+    """Return every object that a settled (task, data type) leaves, in the order of their commit: the ticks come last.
+
+    >>> outputs(date(2024, 8, 8), "quotes", "A:SPOT_PAIR:B-C")
+    ('raw_tick_data/by_date/day-2024-08-08/data_type-quotes/A:SPOT_PAIR:B-C.parquet',)
+    """
+    return tuple(f"{prefix}{name_of(key)}.parquet" for prefix in output_prefixes(day, data_type))
 
 
 def completeness(day: date, venue: str) -> str:

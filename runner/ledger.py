@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 
 from runner import layout
-from runner.errors import ConfigError, NotFoundError, PreconditionError, RunnerError, WorkerExit
+from runner.errors import ConfigError, NotFoundError, PoisonError, PreconditionError, RunnerError, WorkerExit
 from runner.store import ABSENT, ObjectInfo, Store
 from runner.task import Entry, Fact, Outcome
 
@@ -27,6 +27,8 @@ DEATHS_FAILED = 3
 """A task in flight at this many deaths has failed."""
 PREEMPTIONS_FAILED = 6
 """A task interrupted by this many preemptions has failed."""
+
+_LEDGERS_READ = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,7 @@ def write_ledger(store: Store, run: str, attempt: Attempt) -> None:
     body = canonical(
         {"apiVersion": API_VERSION, **_attempt_fields(attempt), "entries": [_entry_fields(e) for e in attempt.entries]}
     )
-    _replace(store, key, body, _metadata(attempt.counts))
+    _replace(store, key, body, {**_metadata(attempt.counts), "exit": str(int(attempt.exit or 0))})
 
 
 def write_progress(store: Store, run: str, attempt: Attempt, generation: str) -> str:
@@ -264,16 +266,14 @@ def read_attempts(store: Store, run: str, shard: int | None = None) -> tuple[Att
 
 
 def read_counts(store: Store, run: str) -> tuple[Attempt, ...]:
-    """Return every attempt with its counts alone, from the metadata of two listings: no object is opened.
-
-    `exit` of an attempt with a ledger is not known here and stays None.
-    """
+    """Return every attempt with its counts and exit alone, from the metadata of two listings: no object is opened."""
     found: dict[tuple[int, str], Attempt] = {}
     for kind in ("progress", "shards"):
         for info in store.list(f"{layout.run_prefix(run)}{kind}/"):
             shard, attempt = layout.shard_and_attempt(info.key)
             counts = Counts(**{f.name: int(info.metadata.get(f.name, "0")) for f in fields(Counts)})
-            found[shard, attempt] = Attempt(shard, attempt, counts=counts, updated=info.updated)
+            end = WorkerExit(int(info.metadata["exit"])) if "exit" in info.metadata else None
+            found[shard, attempt] = Attempt(shard, attempt, end, counts=counts, updated=info.updated)
     return tuple(found.values())
 
 
@@ -308,6 +308,26 @@ def fold(attempts: Iterable[Attempt], *, alive: frozenset[str] = frozenset()) ->
     return Fold(entries, deaths, preemptions, peak, written)
 
 
+def newest_entries(store: Store, stage: str) -> dict[tuple[str, str], tuple[str, Entry]]:
+    """Return the newest (run, entry) of each (task id, data type), from the ledgers of a stage's runs."""
+    newest: dict[tuple[str, str], tuple[str, Entry]] = {}
+    ledgers = [info for info in store.list(f"{layout.RUNS}/{stage}-") if "/shards/" in info.key]
+    for info in sorted(ledgers, key=lambda info: info.updated)[-_LEDGERS_READ:]:
+        run = info.key.split("/")[1]
+        for entry in _parse_attempt(info, store.get(info.key)).entries:
+            newest[entry.task_id, entry.data_type] = run, entry
+    return newest
+
+
+def known_sizes(store: Store, stage: str) -> dict[tuple[str, str], int]:
+    """Return the newest known compressed bytes by (key, data type), from the ledgers of a stage's runs."""
+    sizes: dict[tuple[str, str], int] = {}
+    for (task_id, data_type), (_, entry) in newest_entries(store, stage).items():
+        if entry.outcome is Outcome.DONE and isinstance(size := entry.facts.get("source_bytes"), int):
+            sizes[task_id.split("/", 2)[2], data_type] = size
+    return sizes
+
+
 def failure(entry: Entry, error: RunnerError, **facts: Fact) -> Entry:
     """Return the entry as failed, with the cause and the worker exit that the cause calls for.
 
@@ -324,3 +344,20 @@ def final(entry: Entry) -> bool:
     (False, True)
     """
     return entry.outcome is not Outcome.FAILED or entry.facts.get("exit") == int(WorkerExit.TASKS_FAILED)
+
+
+def poisoned(folded: Fold, task_id: str, run: str) -> RunnerError | None:
+    """Return why a task must not be tried again in this run, or None.
+
+    >>> str(poisoned(Fold(deaths={"t": 3}, peak_bytes={"t": 1 << 30}), "t", "r"))
+    't: its worker was killed 3 times at it, peak memory 1024 MiB; with more memory: runner retry r'
+    """
+    if (deaths := folded.deaths.get(task_id, 0)) >= DEATHS_FAILED:
+        peak = folded.peak_bytes.get(task_id, 0) >> 20
+        return PoisonError(
+            f"{task_id}: its worker was killed {deaths} times at it, peak memory {peak} MiB; "
+            f"with more memory: runner retry {run}"
+        )
+    if (times := folded.preemptions.get(task_id, 0)) >= PREEMPTIONS_FAILED:
+        return PoisonError(f"{task_id}: interrupted {times} times; on nodes that stay: runner retry {run}")
+    return None

@@ -10,7 +10,7 @@ import heapq
 import io
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
@@ -215,6 +215,28 @@ def decode_shard(file: BinaryIO, shard: int) -> tuple[Task, ...]:
     """
     parquet = pq.ParquetFile(file)
     return _tasks(parquet.read_row_group(shard)) if shard < parquet.num_row_groups else ()
+
+
+def decode_bytes(body: bytes) -> Plan:
+    """Return the plan of a whole plan object.
+
+    >>> decode_bytes(encode(Plan(()))).shards
+    ()
+    """
+    return decode(io.BytesIO(body))
+
+
+def without(task: Task, data_types: Iterable[str]) -> Iterator[Task]:
+    """Yield the task with the data types that are not among these, if there are any.
+
+    >>> from datetime import date
+    >>> task = Task(Stage.DOWNLOAD, date(2024, 8, 8), "A:SPOT_PAIR:X-Y", ("trades", "quotes"))
+    >>> [t.data_types for t in without(task, {"trades"})], list(without(task, ("trades", "quotes")))
+    ([('quotes',)], [])
+    """
+    gone = frozenset(data_types)
+    if types := tuple(data_type for data_type in task.data_types if data_type not in gone):
+        yield replace(task, data_types=types)
 
 
 def _row(shard: int, task: Task) -> dict[str, Any]:

@@ -1,0 +1,142 @@
+"""A spec as a request: its canonical form, its id, the tasks it wants, packed. Writes nothing but instrument tables."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from runner import ledger, plan
+from runner.errors import SpecError
+from runner.ledger import Fold
+from runner.market.names import SCHEMA_VERSION
+from runner.plan import Plan
+from runner.spec import RunSpec, Selection
+from runner.stages import expected, outputs
+from runner.store import Store
+from runner.tardis.client import Limits, Tardis
+from runner.task import Stage, Task
+
+LAYOUT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request worked out: its base id, its canonical form, its packed plan and what a plain split would give.
+
+    `skipped` counts the tasks that the selection leaves out because the store has them.
+    """
+
+    base: str
+    request: Mapping[str, Any]
+    plan: Plan
+    round_robin: Plan
+    skipped: int
+
+
+def tardis_of(
+    spec: RunSpec,
+    key: str | None,
+    *,
+    stop: threading.Event | None = None,
+    on_bytes: Callable[[int], None] | None = None,
+    anyone_downloaded: Callable[[float], bool] | None = None,
+) -> Tardis:
+    """Return a client with the patience that the spec asks for and one worker's part of its connections."""
+    t = spec.tardis
+    limits = Limits(
+        attempts=t.attempts,
+        backoff_s=t.backoff_s,
+        backoff_max_s=t.backoff_max_s,
+        stall_s=t.stall_s,
+        min_bytes_per_s=t.min_bytes_per_s,
+        min_speed_window_s=t.min_speed_window_s,
+        connect_s=t.connect_s,
+        refusal_s=t.refusal_s,
+        lock_limit_s=t.lock_limit_s,
+    )
+    return Tardis(
+        url=t.url,
+        api_url=t.api_url,
+        key=key,
+        limits=limits,
+        stop=stop or threading.Event(),
+        connections=max(1, t.connections // spec.parallelism),
+        on_bytes=on_bytes,
+        anyone_downloaded=anyone_downloaded,
+    )
+
+
+def request_of(spec: RunSpec, store_url: str, days: tuple[date, ...]) -> dict[str, Any]:
+    """Return the canonical request: what is asked, and nothing of how it is carried out."""
+    return {
+        "stage": str(spec.stage),
+        "days": [str(days[0]), str(days[-1])],
+        "venues": sorted(spec.venues),
+        "instrumentTypes": sorted(spec.instrument_types),
+        "instruments": sorted(spec.instruments),
+        "dataTypes": sorted(spec.data_types),
+        "maxInstruments": spec.max_instruments,
+        "select": str(spec.select),
+        "parent": spec.parent,
+        "deep": spec.deep,
+        "store": store_url,
+        "layout": LAYOUT_VERSION,
+        "schema": SCHEMA_VERSION,
+    }
+
+
+def draft(spec: RunSpec, store: Store, tardis: Tardis) -> Draft:
+    """Return what submitting this spec would do, without writing anything but missing instrument tables.
+
+    Raises NotFoundError when the selectors match nothing or the parent run does not exist.
+    """
+    days = expected.days_of(spec, tardis)
+    request = request_of(spec, store.url, days)
+    tasks = _tasks(spec, store, tardis, days)
+    wanted = _selected(spec, store, tasks)
+    sized = plan.predict(wanted, ledger.known_sizes(store, spec.stage), _venue)
+    return Draft(
+        base=plan.run_id(spec.stage, request),
+        request=request,
+        plan=plan.pack(sized, spec.shards),
+        round_robin=plan.round_robin(sized, spec.shards),
+        skipped=len(tasks) - len(wanted),
+    )
+
+
+def _tasks(spec: RunSpec, store: Store, tardis: Tardis, days: tuple[date, ...]) -> list[Task]:
+    if spec.select is Selection.FAILED:
+        return list(_unsettled(spec, store))
+    found = list(expected.expect(spec, store, tardis, days))
+    expected.refuse_nothing(spec, found)
+    if spec.stage is Stage.VALIDATE:
+        return [task for day in found for task in expected.venue_tasks(day, spec)]
+    return [task for day in found for task in day.tasks]
+
+
+def _unsettled(spec: RunSpec, store: Store) -> Iterator[Task]:
+    """Yield the parent's tasks that have no settled outcome, with only the data types that lack one."""
+    if spec.parent is None:
+        raise SpecError("select failed: name the run whose failed tasks are meant: runner retry RUN (or --parent RUN)")
+    parent = ledger.get_run(store, spec.parent)
+    folded = ledger.fold(ledger.read_attempts(store, parent.id))
+    for task in plan.decode_bytes(ledger.read_plan(store, parent)).tasks:
+        yield from plan.without(task, {d for d in task.data_types if _settled(folded, task.id, d)})
+
+
+def _selected(spec: RunSpec, store: Store, tasks: list[Task]) -> tuple[Task, ...]:
+    if spec.select is Selection.ALL or spec.stage is Stage.VALIDATE:
+        return tuple(tasks)
+    return outputs.missing(store, tasks)
+
+
+def _settled(folded: Fold, task_id: str, data_type: str) -> bool:
+    entry = folded.entries.get((task_id, data_type))
+    return entry is not None and entry.outcome.settled
+
+
+def _venue(key: str) -> str:
+    return key.split(":", 1)[0]

@@ -1,0 +1,256 @@
+"""What is true of a run: how it ended, how far it is, what failed, what it deserves. Read from the store alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from runner import layout, ledger, plan
+from runner.errors import Action, Exit, NotFoundError, PreconditionError, SpecError, WorkerExit, action_for
+from runner.ledger import Attempt, RunRecord
+from runner.store import Store
+from runner.task import Outcome
+
+FINISHED, CANCELLED = "finished", "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a run's supervisor ended it: `state` is finished or cancelled; the last exit code of each shard."""
+
+    state: str
+    exits: Mapping[int, int]
+
+
+def cancel(store: Store, run: str) -> bool:
+    """Ask for a run's end; tell whether it was still running. Its supervisor drains the workers when it sees this."""
+    ledger.get_run(store, run)
+    if ending(store, run) is not None:
+        return False
+    with suppress(PreconditionError):
+        store.put(layout.cancellation(run), b"{}")
+    return True
+
+
+def cancelled(store: Store, run: str) -> bool:
+    """Tell whether someone asked for the run's end."""
+    return store.head(layout.cancellation(run)) is not None
+
+
+def finish(store: Store, run: str, state: str, exits: Mapping[int, int]) -> None:
+    """Write how the run ended, once; the first word stands."""
+    codes = {str(shard): code for shard, code in exits.items()}
+    body = ledger.canonical({"apiVersion": ledger.API_VERSION, "state": state, "exits": codes})
+    with suppress(PreconditionError):
+        store.put(layout.ending(run), body)
+
+
+def ending(store: Store, run: str) -> Ending | None:
+    """Return how a run was ended, or None while it is not."""
+    if store.head(layout.ending(run)) is None:
+        return None
+    document = json.loads(store.get(layout.ending(run)))
+    return Ending(document["state"], {int(shard): code for shard, code in document["exits"].items()})
+
+
+def verdict(store: Store, record: RunRecord) -> Exit:
+    """Return the exit code that a run deserves, from its plan, folded ledgers and ending."""
+    folded = ledger.fold(ledger.read_attempts(store, record.id))
+    tasks = plan.decode_bytes(ledger.read_plan(store, record)).tasks
+    entries = [folded.entries.get((task.id, data_type)) for task in tasks for data_type in task.data_types]
+    if all(entry is not None and entry.outcome.settled for entry in entries):
+        return Exit.DONE
+    how = ending(store, record.id)
+    if how is not None and how.state == CANCELLED:
+        return Exit.INTERRUPTED
+    if how is not None and WorkerExit.NOT_ALLOWED in how.exits.values():
+        return Exit.NOT_ALLOWED
+    known = all(entry is not None for entry in entries)
+    return Exit.INCOMPLETE if known else Exit.FAILED
+
+
+class ShardState(StrEnum):
+    """What a shard does."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class RunState(StrEnum):
+    """What a run does. STOPPED is unfinished with nobody at work on it: the next submit resumes it."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """How far a shard is: tasks by state, bytes received by its newest attempt, tries so far."""
+
+    shard: int
+    state: ShardState
+    done: int
+    failed: int
+    total: int
+    received_bytes: int
+    predicted_bytes: int
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A (task, data type) without a settled outcome, and why."""
+
+    shard: int
+    task_id: str
+    data_type: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunStatus:
+    """Everything a view shows of a run."""
+
+    id: str
+    state: RunState
+    shards: tuple[ShardStatus, ...]
+    failures: tuple[Failure, ...]
+    started: datetime | None
+    updated: datetime | None
+    predicted_bytes: int
+
+    @property
+    def done(self) -> int:
+        """Return how many tasks are settled or pending."""
+        return sum(shard.done for shard in self.shards)
+
+    @property
+    def failed(self) -> int:
+        """Return how many tasks have failed."""
+        return sum(shard.failed for shard in self.shards)
+
+    @property
+    def total(self) -> int:
+        """Return how many tasks the run has."""
+        return sum(shard.total for shard in self.shards)
+
+    @property
+    def received_bytes(self) -> int:
+        """Return the bytes that the newest attempts received."""
+        return sum(shard.received_bytes for shard in self.shards)
+
+
+class Watch:
+    """Reads a run's status again and again; the plan is read once, each look costs two listings."""
+
+    def __init__(self, store: Store, record: RunRecord) -> None:
+        self._store, self._record = store, record
+        self._plan = plan.decode_bytes(ledger.read_plan(store, record))
+
+    def status(self, *, alive: bool, with_failures: bool = True) -> RunStatus:
+        """Return the status now. `alive` tells whether someone is at work on the run."""
+        record = self._record
+        how = ending(self._store, record.id)
+        by_shard: dict[int, list[Attempt]] = {}
+        for attempt in ledger.read_counts(self._store, record.id):
+            by_shard.setdefault(attempt.shard, []).append(attempt)
+        alive = alive and how is None
+        shards = tuple(
+            self._shard(shard, sorted(by_shard.get(shard, ()), key=_age), how, alive=alive)
+            for shard in range(len(self._plan.shards))
+        )
+        failures = self._failures() if with_failures and any(s.failed for s in shards) else ()
+        seen = [a.updated for attempts in by_shard.values() for a in attempts if a.updated is not None]
+        state = _run_state(how, shards, alive=alive)
+        updated = max(seen, default=record.created)
+        return RunStatus(record.id, state, shards, failures, record.created, updated, record.predicted_bytes)
+
+    def _shard(self, shard: int, attempts: list[Attempt], how: Ending | None, *, alive: bool) -> ShardStatus:
+        tasks = self._plan.shards[shard]
+        newest = attempts[-1] if attempts else Attempt(shard, "")
+        return ShardStatus(
+            shard=shard,
+            state=_shard_state(attempts, how, alive=alive),
+            done=newest.counts.done,
+            failed=newest.counts.failed,
+            total=len(tasks),
+            received_bytes=newest.counts.received_bytes,
+            predicted_bytes=self._plan.loads[shard],
+            attempts=len(attempts),
+        )
+
+    def _failures(self) -> tuple[Failure, ...]:
+        shard_of = {task.id: shard for shard, tasks in enumerate(self._plan.shards) for task in tasks}
+        entries = ledger.fold(ledger.read_attempts(self._store, self._record.id)).entries
+        return tuple(
+            Failure(shard_of.get(task_id, -1), task_id, data_type, str(entry.facts.get("error", "")))
+            for (task_id, data_type), entry in sorted(entries.items())
+            if entry.outcome is Outcome.FAILED
+        )
+
+
+def _age(attempt: Attempt) -> float:
+    return attempt.updated.timestamp() if attempt.updated else 0.0
+
+
+def _shard_state(attempts: list[Attempt], how: Ending | None, *, alive: bool) -> ShardState:
+    if not attempts:
+        return ShardState.WAITING
+    code = attempts[-1].exit
+    if code is None:
+        return ShardState.RUNNING if alive else ShardState.FAILED if how else ShardState.WAITING
+    action = action_for(code)
+    if action is Action.RETRY:
+        return ShardState.FAILED if how else ShardState.RETRYING
+    return ShardState.DONE if action is Action.COMPLETE else ShardState.FAILED
+
+
+def _run_state(how: Ending | None, shards: tuple[ShardStatus, ...], *, alive: bool) -> RunState:
+    if how is None:
+        return RunState.RUNNING if alive else RunState.STOPPED
+    if how.state == CANCELLED:
+        return RunState.CANCELLED
+    return RunState.DONE if all(shard.state is ShardState.DONE for shard in shards) else RunState.FAILED
+
+
+def logs(store: Store, run: str, *, shard: int | None = None, failed: bool = False) -> Iterator[tuple[int, str, str]]:
+    """Yield (shard, attempt, text) of every log of a run, shards ascending, attempts by age.
+
+    `failed` leaves only attempts that did not end well, those that died among them.
+    """
+    ledger.get_run(store, run)
+    good = {
+        (a.shard, a.attempt)
+        for a in ledger.read_counts(store, run)
+        if a.exit is not None and action_for(a.exit) is Action.COMPLETE
+    }
+    found = [(*layout.shard_and_attempt(info.key), info) for info in store.list(f"{layout.run_prefix(run)}logs/")]
+    for number, attempt, info in sorted(found, key=lambda item: (item[0], item[2].updated, item[1])):
+        if shard in (None, number) and not (failed and (number, attempt) in good):
+            yield number, attempt, store.get(info.key).decode(errors="replace")
+
+
+def clean(store: Store, run: str) -> int:
+    """Delete everything about a run, never data; return how many objects. Raises SpecError while it is not ended.
+
+    The record goes last, so a clean that was cut off can be repeated.
+    """
+    keys = [info.key for info in store.list(layout.run_prefix(run))]
+    if not keys:
+        raise NotFoundError(f"no run {run} in {store.url}; see them all: runner list")
+    if layout.run_record(run) in keys and layout.ending(run) not in keys:
+        raise SpecError(f"run {run} is not ended; first: runner cancel {run}")
+    last = (layout.ending(run), layout.run_record(run))
+    for key in sorted(keys, key=lambda key: (last.index(key) + 1 if key in last else 0, key)):
+        store.delete(key)
+    return len(keys)

@@ -1,0 +1,117 @@
+"""The states of a request: nothing to do, create, attach, resume, next pass. The store is the only memory."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+
+from runner import layout, ledger, plan
+from runner.errors import ConfigError, PreconditionError, SpecError
+from runner.ledger import RunRecord
+from runner.plan import Plan
+from runner.runs.request import Draft, draft, request_of
+from runner.runs.state import CANCELLED, ending
+from runner.spec import RunSpec, Selection
+from runner.stages import expected
+from runner.store import Store
+from runner.tardis.client import Tardis
+from runner.task import Outcome
+
+
+class State(StrEnum):
+    """What a submit found or made of its request."""
+
+    CREATED = "created"
+    UNFINISHED = "unfinished"
+    NOTHING = "nothing to do"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A submit's state; `record` is the run it is about, None when there never was one; `draft` what was planned."""
+
+    state: State
+    record: RunRecord | None
+    draft: Draft | None = None
+
+
+def submit(spec: RunSpec, store: Store, tardis: Tardis) -> Submission:
+    """Find the state of this request and, where something is to be done, commit a run for it.
+
+    An unfinished run is handed back to be followed or resumed, whatever its resources. Of two submits at once one
+    creates the run and both get it.
+    """
+    if store.url.startswith("memory:"):
+        raise SpecError("submit: a memory:// store ends with this process and no worker sees it; use file:// or gs://")
+    days = expected.days_of(spec, tardis)
+    base = plan.run_id(spec.stage, request_of(spec, store.url, days))
+    latest = latest_pass(store, base)
+    record = ledger.get_run(store, latest) if latest else None
+    if record is not None and ending(store, record.id) is None:
+        return Submission(State.UNFINISHED, record)
+    drafted = draft(spec, store, tardis)
+    if not drafted.plan.shards:
+        return Submission(State.NOTHING, record, drafted)
+    if record is not None and spec.select is Selection.MISSING and _failed_before(store, record, drafted.plan):
+        return Submission(State.FAILED, record, drafted)
+    number = 0 if latest is None else (plan.pass_number(base, latest) or 0) + 1
+    return Submission(State.CREATED, _commit(spec, store, drafted, plan.pass_id(base, number)), drafted)
+
+
+def create(spec: RunSpec, store: Store, tardis: Tardis, run: str) -> RunRecord:
+    """Plan and commit the run with this id, or return the one that another process committed first.
+
+    Raises ConfigError when the spec is another request than the id's.
+    """
+    drafted = draft(spec, store, tardis)
+    if plan.pass_number(drafted.base, run) is None:
+        raise ConfigError(f"run {run} is another request than this spec's, which is {drafted.base}; render it anew")
+    return _commit(spec, store, drafted, run)
+
+
+def _commit(spec: RunSpec, store: Store, drafted: Draft, run: str) -> RunRecord:
+    """Write plan, then record, both if-absent; the loser of a race adopts the winner's."""
+    with suppress(PreconditionError):
+        store.put(layout.plan(run), plan.encode(drafted.plan))
+    adopted = plan.decode_bytes(body := store.get(layout.plan(run)))
+    ledger.write_run(
+        store,
+        RunRecord(
+            id=run,
+            request=drafted.request,
+            spec=json.loads(spec.to_json()),
+            plan_sha256=ledger.sha256(body),
+            shards=len(adopted.shards),
+            tasks=len(adopted.tasks),
+            predicted_bytes=sum(adopted.loads),
+        ),
+    )
+    record = ledger.get_run(store, run)
+    if ledger.canonical(record.request) != ledger.canonical(drafted.request):
+        raise ConfigError(
+            f"run {run} in {store.url} is another request: there {ledger.canonical(record.request).decode()}, "
+            f"here {ledger.canonical(drafted.request).decode()}; remove the run: runner clean {run}"
+        )
+    return record
+
+
+def latest_pass(store: Store, base: str) -> str | None:
+    """Return the id of the newest pass over a request, or None."""
+    passes = {number: run for run in ledger.run_ids(store, base) if (number := plan.pass_number(base, run)) is not None}
+    return passes[max(passes)] if passes else None
+
+
+def _failed_before(store: Store, record: RunRecord, wanted: Plan) -> bool:
+    """Tell whether the last pass ended with a failure among what is missing now, and nobody cancelled it."""
+    end = ending(store, record.id)
+    if end is not None and end.state == CANCELLED:
+        return False
+    failed = {
+        key
+        for key, e in ledger.fold(ledger.read_attempts(store, record.id)).entries.items()
+        if e.outcome is Outcome.FAILED
+    }
+    return any((task.id, data_type) in failed for task in wanted.tasks for data_type in task.data_types)

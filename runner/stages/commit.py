@@ -1,0 +1,79 @@
+"""Commit a file to the store exactly once: create it, or prove that what is there is the same.
+
+A refused create is not an error yet: a twin, or our own lost answer, may have committed the same content. Facts that
+decide are in the object's metadata, so one HEAD settles it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from runner.errors import ConflictError, PreconditionError
+from runner.store import ABSENT, ObjectInfo, Store
+
+_IDENTITY = ("outcome", "inputs", "schema", "rows", "digest")
+_ATTEMPTS = 5
+
+
+class Mode(StrEnum):
+    """What to do with an object that holds another content."""
+
+    KEEP = "keep"
+    REPLACE = "replace"
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The live object after a commit, and whether this commit wrote it."""
+
+    info: ObjectInfo
+    written: bool
+
+
+def commit(store: Store, key: str, body: Path | bytes, metadata: Mapping[str, str], *, mode: Mode) -> Committed:
+    """Put an object that is a function of its inputs; return the live one, ours or an equal one.
+
+    With `Mode.REPLACE` another content is swapped at the generation that was read. A sealed object is never replaced
+    by an unsealed one: whoever has less succeeds without writing.
+    Raises ConflictError when another content is there and is to be kept.
+    """
+    generation = ABSENT
+    for _ in range(_ATTEMPTS):
+        try:
+            return Committed(store.put(key, body, if_generation=generation, metadata=metadata), written=True)
+        except PreconditionError:
+            live = store.head(key)
+        if live is None:
+            generation = ABSENT
+        elif same(live.metadata, metadata) or _has_more(live.metadata, metadata):
+            return Committed(live, written=False)
+        elif mode is Mode.KEEP:
+            raise ConflictError(_conflict(store, key, live.metadata, metadata))
+        else:
+            generation = live.generation
+    raise ConflictError(f"{key} in {store.url} changed {_ATTEMPTS} times while it was being written; run it again")
+
+
+def same(ours: Mapping[str, str], theirs: Mapping[str, str]) -> bool:
+    """Tell whether two objects' metadata name the same content from the same inputs.
+
+    >>> same({"digest": "a", "rows": "1"}, {"digest": "a", "rows": "1", "source_md5": "x"})
+    True
+    """
+    return all(ours.get(name) == theirs.get(name) for name in _IDENTITY)
+
+
+def _has_more(live: Mapping[str, str], ours: Mapping[str, str]) -> bool:
+    return live.get("sealed") == "true" and ours.get("sealed") == "false"
+
+
+def _conflict(store: Store, key: str, live: Mapping[str, str], ours: Mapping[str, str]) -> str:
+    differing = [name for name in _IDENTITY if live.get(name) != ours.get(name)]
+    parts = [f"{name} {live.get(name)} there, {ours.get(name)} now" for name in differing]
+    return (
+        f"{key} in {store.url} holds another content ({'; '.join(parts)}): it is kept; "
+        "to replace it, submit the same request with --select all"
+    )

@@ -1,0 +1,264 @@
+"""One tick file on its way through: gzip chunks → Arrow batches → ticks.parquet, its digest, and candles, in one pass.
+
+Memory is constant in the size of the file. Nothing here knows the store: the result is a local file and small tables.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from runner import layout
+from runner.ledger import canonical, sha256
+from runner.market.book import BookCandles
+from runner.market.candles import Bars, TradeCandles
+from runner.market.schema import CANDLES as CANDLES_SCHEMA
+from runner.market.schema import (
+    DATA_TYPES,
+    SCHEMA_VERSION,
+    TICK_ROW_GROUP,
+    Digest,
+    book_candles_schema,
+    book_depth,
+    writer_options,
+)
+from runner.tardis import csv
+from runner.task import Outcome, Source, Task
+
+_MEDIAN_BATCH_ROWS = 1 << 20
+
+
+@dataclass(slots=True)
+class Span:
+    """Rows seen so far and the span of their exchange timestamps, µs."""
+
+    rows: int = 0
+    min_ts: int | None = None
+    max_ts: int | None = None
+
+    def add(self, table: pa.Table) -> None:
+        """Take in a table with at least one row."""
+        span = pc.min_max(table["timestamp"].cast(pa.int64()))
+        low, high = span["min"].as_py(), span["max"].as_py()
+        self.rows += table.num_rows
+        self.min_ts = low if self.min_ts is None else min(self.min_ts, low)
+        self.max_ts = high if self.max_ts is None else max(self.max_ts, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticks:
+    """A tick file ready to commit: its path and span, the facts that go with the object, derived tables by key."""
+
+    path: Path
+    span: Span
+    metadata: Mapping[str, str]
+    candles: Mapping[str, pa.Table] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The (task, data type) at hand, and where its instrument is at the source."""
+
+    task: Task
+    data_type: str
+    source: Source
+
+    @property
+    def origin(self) -> str:
+        """Return the name of the file at the source: the one input of these ticks."""
+        return f"tardis:{self.source.exchange}/{self.data_type}/{self.task.day}/{self.source.symbol}"
+
+    @property
+    def venue(self) -> str:
+        """Return the venue of the instrument key."""
+        return self.task.key.split(":", 1)[0]
+
+    @property
+    def bars(self) -> Bars:
+        """Return what candles must know of the instrument."""
+        s = self.source
+        return Bars(
+            day=self.task.day,
+            venue=self.venue,
+            key=self.task.key,
+            inverse=s.inverse,
+            amount_unit=s.amount_unit,
+            contract_size=s.contract_size,
+            listed_from=s.listed_from,
+            listed_to=s.listed_to,
+        )
+
+
+class Conversion:
+    """The conversion of one file, which may begin anew with each attempt to fetch it.
+
+    Use as a context: `fetch(file, conversion.consume)`, then `finish` with the MD5 of what was fetched.
+    """
+
+    def __init__(self, subject: Subject, path: Path) -> None:
+        self._subject, self._path = subject, path
+        self._schema = DATA_TYPES[subject.data_type].ticks
+        self._writer: pq.ParquetWriter | None = None
+        self._begin()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+    def consume(self, chunks: Iterator[bytes]) -> None:
+        """Write the ticks of a gzip CSV, forgetting what an earlier attempt wrote. Exhausts `chunks`.
+
+        Raises IntegrityError when the content is not the whole file, OSError when the disk fails.
+        """
+        self.__exit__()
+        self._begin()
+        source, data_type = self._subject.source, DATA_TYPES[self._subject.data_type]
+        self._writer = pq.ParquetWriter(self._path, self._schema, **writer_options(self._schema))
+        for group in _row_groups(csv.read(chunks, data_type, exchange=source.exchange, symbol=source.symbol)):
+            self._writer.write_table(group, row_group_size=TICK_ROW_GROUP)
+            self._digest.update(group)
+            self._span.add(group)
+            if self._sums is not None:
+                for batch in group.to_batches():
+                    self._sums.add(batch)
+
+    def finish(self, source_md5: str, source_bytes: int) -> Ticks:
+        """Close the file with its facts in the footer; return it with its candles."""
+        if self._writer is None:
+            raise ValueError("nothing was consumed")
+        outcome = Outcome.DONE if self._span.rows else Outcome.EMPTY
+        metadata = _metadata(self._subject, outcome, self._digest.hexdigest(), self._span, source_md5)
+        metadata["source_bytes"] = str(source_bytes)
+        self._writer.add_key_value_metadata(_footer(self._subject, metadata, [self._subject.origin]))
+        self._writer.close()
+        self._writer = None
+        if (rows := pq.read_metadata(self._path).num_rows) != self._span.rows:
+            raise OSError(f"{self._path} holds {rows} rows of the {self._span.rows} written to it")
+        candles = _candles(self._sums, self._subject, self._path)
+        return Ticks(self._path, self._span, metadata, candles)
+
+    def _begin(self) -> None:
+        self._digest, self._span = Digest(self._schema), Span()
+        self._sums = _accumulator(self._subject)
+
+
+def nothing(subject: Subject, path: Path, outcome: Outcome, proof: Mapping[str, object]) -> Ticks:
+    """Write a zero-row file that says why there are no ticks, with the source's answer as proof."""
+    schema = DATA_TYPES[subject.data_type].ticks
+    metadata = _metadata(subject, outcome, Digest(schema).hexdigest(), Span(), "")
+    metadata["proof"] = json.dumps(proof, sort_keys=True, default=str)[:1024]
+    with pq.ParquetWriter(path, schema, **writer_options(schema)) as writer:
+        writer.add_key_value_metadata(_footer(subject, metadata, [subject.origin]))
+    empty = {key: schema.empty_table() for key, schema in _derived_schemas(subject).items()}
+    return Ticks(path, Span(), metadata, empty)
+
+
+def candle_object(subject: Subject, table: pa.Table, ticks: Ticks) -> tuple[bytes, dict[str, str]]:
+    """Return the Parquet bytes and the metadata of an unsealed candle table made from these ticks alone."""
+    digest = Digest(table.schema)
+    digest.update(table)
+    inputs = [{"data_type": subject.data_type, "day": str(subject.task.day), "digest": ticks.metadata["digest"]}]
+    metadata = {
+        **_metadata(
+            subject,
+            Outcome(ticks.metadata["outcome"]),
+            digest.hexdigest(),
+            Span(rows=table.num_rows),
+            ticks.metadata["source_md5"],
+        ),
+        "inputs": sha256(canonical(inputs)),
+        "sealed": "false",
+    }
+    sink = io.BytesIO()
+    with pq.ParquetWriter(sink, table.schema, **writer_options(table.schema)) as writer:
+        writer.write_table(table, row_group_size=max(1, table.num_rows))
+        writer.add_key_value_metadata(_footer(subject, metadata, inputs))
+    return sink.getvalue(), metadata
+
+
+def _row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Regroup batches into tables of exactly TICK_ROW_GROUP rows, the last one shorter."""
+    held: list[pa.RecordBatch] = []
+    rows = 0
+    for batch in batches:
+        rest = batch
+        while rows + rest.num_rows >= TICK_ROW_GROUP:
+            cut = TICK_ROW_GROUP - rows
+            yield pa.Table.from_batches([*held, rest.slice(0, cut)])
+            held, rows, rest = [], 0, rest.slice(cut)
+        if rest.num_rows:
+            held.append(rest)
+            rows += rest.num_rows
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def _accumulator(subject: Subject) -> TradeCandles | BookCandles | None:
+    if subject.data_type == "trades":
+        return TradeCandles(subject.bars)
+    depth = book_depth(subject.data_type)
+    return None if depth is None else BookCandles(subject.bars, depth)
+
+
+def _candles(sums: TradeCandles | BookCandles | None, subject: Subject, path: Path) -> dict[str, pa.Table]:
+    if sums is None:
+        return {}
+    tables = sums.finish(lambda: _times(path)) if isinstance(sums, TradeCandles) else sums.finish()
+    return {_derived_key(subject, timeframe): table for timeframe, table in tables.items()}
+
+
+def _times(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    columns = ["timestamp", "local_timestamp"]
+    with pq.ParquetFile(path) as parquet:
+        for batch in parquet.iter_batches(_MEDIAN_BATCH_ROWS, columns=columns, use_threads=False):
+            exchange, local = (batch.column(name).cast(pa.int64()).to_numpy() for name in columns)
+            yield exchange, local
+
+
+def _derived_key(subject: Subject, timeframe: str) -> str:
+    task, depth = subject.task, book_depth(subject.data_type)
+    if depth is None:
+        return layout.candles(task.day, timeframe, task.key)
+    return layout.book_candles(task.day, depth, timeframe, task.key)
+
+
+def _derived_schemas(subject: Subject) -> dict[str, pa.Schema]:
+    depth = book_depth(subject.data_type)
+    schema = CANDLES_SCHEMA if depth is None else book_candles_schema(depth)
+    return dict.fromkeys(layout.outputs(subject.task.day, subject.data_type, subject.task.key)[:-1], schema)
+
+
+def _metadata(subject: Subject, outcome: Outcome, digest: str, span: Span, source_md5: str) -> dict[str, str]:
+    return {
+        "outcome": str(outcome),
+        "rows": str(span.rows),
+        "min_ts": "" if span.min_ts is None else str(span.min_ts),
+        "max_ts": "" if span.max_ts is None else str(span.max_ts),
+        "source_md5": source_md5,
+        "inputs": sha256(canonical([subject.origin])),
+        "digest": digest,
+        "schema": str(SCHEMA_VERSION),
+    }
+
+
+def _footer(subject: Subject, metadata: Mapping[str, str], inputs: object) -> dict[str, str]:
+    """Return the file's own key-value metadata: the object's facts, what the file is of, and the inputs in full."""
+    own = {
+        "day": str(subject.task.day),
+        "data_type": subject.data_type,
+        "venue": subject.venue,
+        "key": subject.task.key,
+    }
+    return {**metadata, **own, "inputs": canonical(inputs).decode()}

@@ -1,0 +1,84 @@
+"""What a request expects, catalogue by selection, as tasks: planning and validation share it and cannot disagree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import groupby
+
+from runner.errors import NotFoundError
+from runner.market.symbols import Instrument, exchange_of, selects
+from runner.spec import RunSpec
+from runner.stages.instruments import InstrumentTable, instrument_tables
+from runner.store import Store
+from runner.tardis.catalogue import parse_exchange
+from runner.tardis.client import Tardis
+from runner.task import Stage, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """The expectation of one day: its instrument table, and the download tasks that a request selects."""
+
+    day: date
+    table: InstrumentTable
+    tasks: tuple[Task, ...]
+
+
+def days_of(spec: RunSpec, tardis: Tardis) -> tuple[date, ...]:
+    """Return the days of a request, both ends included.
+
+    Without dates: the newest day that all venues of the request have exported.
+    """
+    if spec.start_date is None:
+        until = (parse_exchange(tardis.exchange(exchange_of(venue))).exported_until for venue in spec.venues)
+        return (min(until).date() - timedelta(days=1),)
+    last = spec.end_date or spec.start_date
+    return tuple(spec.start_date + timedelta(days=n) for n in range((last - spec.start_date).days + 1))
+
+
+def expect(spec: RunSpec, store: Store, tardis: Tardis, days: Iterable[date]) -> Iterator[Day]:
+    """Yield what is expected of each day. Writes a day's instrument table when it is missing."""
+    for day, table in instrument_tables(store, tardis, days):
+        yield Day(day, table, tuple(tasks_of(selected(spec, table.rows), spec.data_types, day)))
+
+
+def selected(spec: RunSpec, rows: Iterable[Instrument]) -> Iterator[Instrument]:
+    """Yield the instruments that the request's venues, types and selectors take, by key."""
+    venues, types = set(spec.venues), set(spec.instrument_types)
+    taken = (
+        row
+        for row in sorted(rows, key=lambda row: row.instrument_key)
+        if row.venue in venues
+        and (not types or row.instrument_type in types)
+        and (not spec.instruments or any(selects(pattern, row) for pattern in spec.instruments))
+    )
+    for _, group in groupby(taken, key=lambda row: row.venue):
+        yield from (row for n, row in enumerate(group) if spec.max_instruments is None or n < spec.max_instruments)
+
+
+def tasks_of(rows: Iterable[Instrument], data_types: Iterable[str], day: date) -> Iterator[Task]:
+    """Yield a download task for each instrument that offers any of the data types, with those it offers."""
+    wanted = tuple(data_types)
+    for row in rows:
+        if types := tuple(data_type for data_type in wanted if data_type in row.data_types):
+            yield Task(Stage.DOWNLOAD, day, row.instrument_key, types, row.source)
+
+
+def venue_tasks(day: Day, spec: RunSpec) -> Iterator[Task]:
+    """Yield a validate task for each venue of the request that lists any instrument that day."""
+    listed = {row.venue for row in day.table.rows}
+    for venue in spec.venues:
+        if venue in listed:
+            yield Task(Stage.VALIDATE, day.day, venue, spec.data_types)
+
+
+def refuse_nothing(spec: RunSpec, days: Iterable[Day]) -> None:
+    """Raise NotFoundError when the request's selectors match no instrument on any of its days."""
+    if not any(day.tasks for day in days):
+        asked = [*spec.instruments, *spec.instrument_types] or ["every instrument"]
+        raise NotFoundError(
+            f"nothing matches: {', '.join(asked)} on {', '.join(spec.venues)} with {', '.join(spec.data_types)} "
+            f"from {spec.start_date} to {spec.end_date or spec.start_date}; see `runner plan` with fewer selectors"
+        )

@@ -1,0 +1,222 @@
+"""Stage validate: what is expected against what the store really holds, as verdicts, gaps and completeness records.
+
+The verdict of a (day, venue, data type) is always over everything that the catalogue offers there, whatever the request
+selects: a partial request updates the types it names and never narrows what is expected. Its own exit code is over its
+selection.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+from typing import Any
+
+from runner import layout, ledger
+from runner.errors import ConfigError, IncompleteError, PreconditionError
+from runner.ledger import canonical, sha256
+from runner.market.symbols import Instrument, exchange_of
+from runner.stages import content, outputs
+from runner.stages.instruments import InstrumentTable, day_instruments
+from runner.stages.tools import Tools
+from runner.store import ABSENT, ObjectInfo, Store
+from runner.task import Entry, Outcome, Stage, Task
+
+_SWAPS = 10
+
+
+class Verdict(StrEnum):
+    """What is true of a (day, venue, data type). Nothing expected is never complete."""
+
+    COMPLETE = "complete"
+    INCOMPLETE = "incomplete"
+    NOTHING_EXPECTED = "nothing_expected"
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A (task, data type) that is not whole in the store: which objects, why, and what to run."""
+
+    day: date
+    venue: str
+    key: str
+    data_type: str
+    objects: tuple[str, ...]
+    reason: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The verdict of a (day, venue, data type) with its grounds. `doubts` do not make it incomplete."""
+
+    day: date
+    venue: str
+    data_type: str
+    verdict: Verdict
+    expected: tuple[str, ...]
+    gaps: tuple[Gap, ...]
+    doubts: tuple[str, ...]
+    catalogue: str
+    generations: str
+    objects: int
+    rows: int
+    bytes: int
+    deep: bool
+
+
+class Reasons:
+    """Why things are missing: the newest ledger entry of each (task id, data type), read at the first question."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._newest: Mapping[tuple[str, str], tuple[str, Entry]] | None = None
+
+    def of(self, day: date, key: str, data_type: str) -> tuple[str, Entry] | None:
+        """Return the newest (run, entry) of a (task, data type), or None when no ledger names it."""
+        if self._newest is None:
+            self._newest = ledger.newest_entries(self._store, Stage.DOWNLOAD)
+        return self._newest.get((Task(Stage.DOWNLOAD, day, key, ()).id, data_type))
+
+
+@dataclass(frozen=True, slots=True)
+class Grounds:
+    """What a verdict rests on: the day's table, one data type's live outputs by key, and the ledgers.
+
+    `deep` reads every object again and recomputes its digest; otherwise the listing's metadata is believed.
+    """
+
+    store: Store
+    table: InstrumentTable
+    data_type: str
+    found: Mapping[str, ObjectInfo]
+    reasons: Reasons
+    deep: bool = False
+
+
+def run(task: Task, data_type: str, tools: Tools) -> Entry:
+    """Judge one data type of a (day, venue) and merge the verdict into its completeness record."""
+    table = day_instruments(tools.store, tools.tardis, task.day)
+    found = outputs.live(tools.store, task.day, data_type)
+    grounds = Grounds(tools.store, table, data_type, found, Reasons(tools.store), deep=tools.deep)
+    verdict = judge(grounds, task.key)
+    record(tools.store, verdict)
+    entry = Entry(task.id, data_type, Outcome.DONE, {"expected": len(verdict.expected), "rows": verdict.rows})
+    if verdict.verdict is Verdict.INCOMPLETE:
+        missing = f"{len(verdict.gaps)} of {len(verdict.expected)} missing, first: {verdict.gaps[0].key}"
+        return ledger.failure(entry, IncompleteError(f"{task.day} {task.key} {data_type}: {missing}"))
+    return entry
+
+
+def judge(grounds: Grounds, venue: str) -> Judgement:
+    """Return the verdict of a venue on these grounds."""
+    day, data_type, found = grounds.table.day, grounds.data_type, grounds.found
+    rows = [row for row in grounds.table.rows if row.venue == venue and data_type in row.data_types]
+    gaps = tuple(found_gap for row in rows if (found_gap := gap(grounds, row)))
+    keys = {k: found[k] for row in rows for k in layout.outputs(day, data_type, row.instrument_key) if k in found}
+    ticks = [info for key, info in keys.items() if key.startswith(layout.ticks_prefix(day, data_type))]
+    return Judgement(
+        day=day,
+        venue=venue,
+        data_type=data_type,
+        verdict=Verdict.INCOMPLETE if gaps else Verdict.COMPLETE if rows else Verdict.NOTHING_EXPECTED,
+        expected=tuple(row.instrument_key for row in rows),
+        gaps=gaps,
+        doubts=tuple(_doubts(grounds, venue, keys)),
+        catalogue=grounds.table.digest,
+        generations=sha256(canonical(sorted((key, info.generation) for key, info in keys.items()))),
+        objects=len(keys),
+        rows=sum(int(info.metadata.get("rows", "0")) for info in ticks),
+        bytes=sum(info.size for info in keys.values()),
+        deep=grounds.deep,
+    )
+
+
+def gap(grounds: Grounds, row: Instrument) -> Gap | None:
+    """Return what is missing or wrong of an instrument's outputs, why, and what mends it; None when nothing is."""
+    day, data_type, found = grounds.table.day, grounds.data_type, grounds.found
+    keys = layout.outputs(day, data_type, row.instrument_key)
+    missing = tuple(key for key in keys if key not in found)
+    held = [found[key] for key in keys if key in found]
+    wrong = {info.key: fault for info in held if (fault := content.fault(grounds.store, info, deep=grounds.deep))}
+    if not missing and not wrong:
+        return None
+    if wrong:
+        reason, command = "; ".join(wrong.values()), f"{_submit(grounds, row)} --select all"
+    else:
+        reason, command = _reason(grounds, row)
+    return Gap(day, row.venue, row.instrument_key, data_type, (*missing, *wrong), reason, command)
+
+
+def _reason(grounds: Grounds, row: Instrument) -> tuple[str, str]:
+    """Return why an object is not there and the command that mends it."""
+    table, again = grounds.table, _submit(grounds, row)
+    known = grounds.reasons.of(table.day, row.instrument_key, grounds.data_type)
+    if known is None:
+        exported = table.day < table.exported_until.get(row.tardis_exchange, date.min)
+        return "never downloaded" if exported else "pending: not exported yet", again
+    run_id, entry = known
+    if entry.outcome is Outcome.FAILED:
+        return f"failed in {run_id}: {entry.facts.get('error')}", f"runner retry {run_id} --store {grounds.store.url}"
+    if entry.outcome is Outcome.PENDING:
+        return f"pending: not exported when {run_id} asked", again
+    return f"{entry.outcome} in {run_id}, and gone from the store since", again
+
+
+def _submit(grounds: Grounds, row: Instrument) -> str:
+    day = grounds.table.day
+    return (
+        f"runner submit download --start-date {day} --end-date {day} --venues {row.venue} "
+        f"--instruments {row.instrument_key} --data-types {grounds.data_type} --store {grounds.store.url}"
+    )
+
+
+def _doubts(grounds: Grounds, venue: str, keys: Mapping[str, ObjectInfo]) -> Iterator[str]:
+    for key, info in grounds.found.items():
+        name = layout.instrument_of(key.rsplit("/", 1)[-1].removesuffix(".parquet"))
+        if name.startswith(f"{venue}:") and key not in keys:
+            yield f"{key} is there, and the catalogue does not offer it"
+        elif key in keys and '"catalogue_disagrees": true' in info.metadata.get("proof", ""):
+            yield f"{key}: the source has no such file, though its catalogue offers it"
+    for row in grounds.table.unparsed:
+        if row.exchange == exchange_of(venue):
+            yield f"symbol {row.symbol} of {row.exchange} has no key: {row.reason}"
+
+
+def record(store: Store, judgement: Judgement) -> None:
+    """Merge a verdict into the completeness record of its (day, venue); other data types stay as they are."""
+    key = layout.completeness(judgement.day, judgement.venue)
+    for _ in range(_SWAPS):
+        live = store.head(key)
+        document = json.loads(store.get(key)) if live else _blank(judgement)
+        document["dataTypes"][judgement.data_type] = _fields(judgement)
+        body = json.dumps(document, indent=1, sort_keys=True).encode()
+        try:
+            store.put(key, body, if_generation=live.generation if live else ABSENT)
+        except PreconditionError:
+            continue
+        return
+    raise ConfigError(f"{key} in {store.url} changed {_SWAPS} times while it was being written; validate again")
+
+
+def _blank(judgement: Judgement) -> dict[str, Any]:
+    head = {"apiVersion": ledger.API_VERSION, "day": str(judgement.day), "venue": judgement.venue}
+    return {**head, "dataTypes": {}}
+
+
+def _fields(judgement: Judgement) -> dict[str, Any]:
+    return {
+        "verdict": str(judgement.verdict),
+        "expected": len(judgement.expected),
+        "expectedDigest": sha256(canonical(judgement.expected)),
+        "catalogueDigest": judgement.catalogue,
+        "generationsDigest": judgement.generations,
+        "objects": judgement.objects,
+        "rows": judgement.rows,
+        "bytes": judgement.bytes,
+        "deep": judgement.deep,
+        "missing": [{"key": g.key, "objects": list(g.objects), "reason": g.reason} for g in judgement.gaps],
+        "doubts": list(judgement.doubts),
+    }
