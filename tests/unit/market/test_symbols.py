@@ -56,6 +56,8 @@ binance           WBETHETH                 spot       BINANCE:SPOT_PAIR:WBETH-ET
 binance           LUNAEUR                  spot       BINANCE:SPOT_PAIR:LUNA-EUR                      no  -     base
 binance           ADAEUR                   spot       BINANCE:SPOT_PAIR:ADA-EUR                       no  -     base
 binance           BTCAEUR                  spot       BINANCE:SPOT_PAIR:BTC-AEUR                      no  -     base
+binance           BTCU                     spot       BINANCE:SPOT_PAIR:BTC-U                         no  -     base
+binance           XRPRLUSD                 spot       BINANCE:SPOT_PAIR:XRP-RLUSD                     no  -     base
 binance           EURIUSDT                 spot       BINANCE:SPOT_PAIR:EURI-USDT                     no  -     base
 binance           BTCEURI                  spot       BINANCE:SPOT_PAIR:BTC-EURI                      no  -     base
 binance           1INCHUSDT                spot       BINANCE:SPOT_PAIR:1INCH-USDT                    no  -     base

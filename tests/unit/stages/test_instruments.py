@@ -1,6 +1,7 @@
 import copy
 import io
 import json
+import shutil
 import threading
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -12,7 +13,10 @@ import pytest
 from runner import layout
 from runner.errors import ConfigError, ConflictError, SourceError, TransientError
 from runner.stages.instruments import day_instruments, instrument_tables, read_instruments
+from runner.sandbox.tardis import Options, serve
 from runner.store.memory import MemoryStore
+from runner.tardis.client import Tardis
+from runner.tardis.limits import Limits
 
 SAMPLES = Path(__file__).parents[2] / "data" / "tardis-api"
 DAY = date(2024, 8, 8)
@@ -309,3 +313,18 @@ def test_table_of_another_program_is_refused_and_kept(store):
     store.put(KEY, sink.getvalue())
     with pytest.raises(ConflictError, match="move it away"):
         day_instruments(store, Catalogues(), DAY)
+
+
+def test_catalogues_come_from_the_real_client_over_a_socket(store, tmp_path):
+    (tmp_path / "exchanges").mkdir()
+    for path in SAMPLES.glob("exchange_*.json"):
+        shutil.copy(path, tmp_path / "exchanges" / path.name.removeprefix("exchange_"))
+    limits = Limits(
+        attempts=2, backoff_s=0.01, backoff_max_s=0.01, stall_s=10, min_bytes_per_s=1, min_speed_window_s=10
+    )
+    with serve(Options(data=tmp_path)) as sandbox:
+        tardis = Tardis(sandbox.url, sandbox.api_url, None, limits, threading.Event(), 2)
+        table = day_instruments(store, tardis, date(2024, 1, 3))
+    assert len(table.rows) == 15
+    assert "OKX-FUTURES:FUTURE:BTC-USD-240105" in keys(table)
+    assert len(table.exported_until) == 8
