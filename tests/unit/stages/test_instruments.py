@@ -12,8 +12,8 @@ import pytest
 
 from runner import layout
 from runner.errors import ConfigError, ConflictError, SourceError, TransientError
-from runner.stages.instruments import day_instruments, instrument_tables, read_instruments
 from runner.sandbox.tardis import Options, serve
+from runner.stages.instruments import day_instruments, instrument_tables, read_instruments
 from runner.store.memory import MemoryStore
 from runner.tardis.client import Tardis
 from runner.tardis.limits import Limits
