@@ -1,0 +1,93 @@
+"""What commands need of this machine and this store: the handles, the runs by name, the terminal."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runner import ledger, logs
+from runner.cli import given
+from runner.cli.output import say
+from runner.errors import NotFoundError, SpecError
+from runner.ledger import RunRecord
+from runner.report.live import Lines, Picture, View
+from runner.runs import Local, tardis_of
+from runner.spec import RunSpec
+from runner.store import Store, open_store
+from runner.tardis.client import Tardis
+
+_DUMB = ("", "dumb", "unknown")
+
+
+def open_spec_store(spec: RunSpec) -> Store:
+    """Return the store of a spec."""
+    return open_store(spec.store)
+
+
+def open_tardis(spec: RunSpec) -> Tardis:
+    """Return a client for planning, with the key of the environment."""
+    return tardis_of(spec, given.key())
+
+
+def local(store: Store) -> Local:
+    """Return the runs of this machine; their locks lie in the user's state directory."""
+    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Local(store, Path(home) / "market-data-runner", os.environ)
+
+
+def find_run(store: Store, name: str | None) -> RunRecord:
+    """Return a run by its id, the only beginning of one, or the newest run when no name is given.
+
+    Raises NotFoundError, with the nearest id.
+    """
+    ids = list(ledger.run_ids(store, name or ""))
+    if name in ids or len(ids) == 1:
+        return ledger.get_run(store, name if name in ids else ids[0])
+    if name is None and ids:
+        return max((ledger.get_run(store, run) for run in ids), key=_created)
+    if ids:
+        raise SpecError(f"run {name}: {len(ids)} runs begin so ({', '.join(ids[:3])}, …); give more of the id")
+    near = difflib.get_close_matches(name or "", ledger.run_ids(store), n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise NotFoundError(f"no run {name or 'at all'} in {store.url}{hint}; see them all: runner list")
+
+
+def view() -> View:
+    """Return how to show progress: a picture on a terminal that can draw, else lines."""
+    can_draw = sys.stderr.isatty() and os.environ.get("TERM", "") not in _DUMB
+    return Picture() if can_draw else Lines(say)
+
+
+@contextmanager
+def stoppable() -> Iterator[threading.Event]:
+    """Yield an event that the first Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts as usual."""
+    stop = threading.Event()
+
+    def ask(number: int, _: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        del number
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, action in before.items():
+            signal.signal(number, action)
+
+
+def start_logging(spec: RunSpec) -> None:
+    """Send the log of this command to stderr, whatever stands there now."""
+    key = given.key()
+    logs.setup(spec.log_format, spec.log_level, sys.stderr, secrets=[key] if key else [])
+
+
+def _created(record: RunRecord) -> float:
+    return record.created.timestamp() if record.created else 0.0

@@ -1,0 +1,68 @@
+"""Runs and plans as JSON values: what `-o json` and `-o yaml` print. Keys are camelCase and only ever added to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runner import plan
+from runner.report import run
+from runner.runs import Draft, RunStatus
+
+
+def run_document(status: RunStatus) -> dict[str, Any]:
+    """Return everything that is known of a run."""
+    return {
+        "kind": "Run",
+        "id": status.id,
+        "state": str(status.state),
+        "tasks": {"total": status.total, "done": status.done, "failed": status.failed},
+        "bytes": {"received": status.received_bytes, "predicted": status.predicted_bytes},
+        "progress": round(run.progress(status), 4),
+        "started": status.started.isoformat() if status.started else None,
+        "updated": status.updated.isoformat() if status.updated else None,
+        "shards": [
+            {
+                "shard": shard.shard,
+                "state": str(shard.state),
+                "tasks": {"total": shard.total, "done": shard.done, "failed": shard.failed},
+                "bytes": {"received": shard.received_bytes, "predicted": shard.predicted_bytes},
+                "attempts": shard.attempts,
+            }
+            for shard in status.shards
+        ],
+        "failures": [
+            {
+                "shard": failure.shard,
+                "task": failure.task_id,
+                "dataType": failure.data_type,
+                "error": failure.error,
+                "logs": f"runner logs {status.id} --shard {failure.shard}",
+            }
+            for failure in status.failures
+        ],
+    }
+
+
+def plan_document(draft: Draft, parallelism: int) -> dict[str, Any]:
+    """Return what a run of this draft would do."""
+    return {
+        "kind": "Plan",
+        "id": draft.base,
+        "request": dict(draft.request),
+        "skipped": draft.skipped,
+        "predictedBytes": sum(draft.plan.loads),
+        "longestWorkerBytes": plan.makespan_bytes(draft.plan, parallelism),
+        "roundRobinLongestWorkerBytes": plan.makespan_bytes(draft.round_robin, parallelism),
+        "imbalance": round(plan.imbalance(draft.plan), 4),
+        "shards": [
+            {
+                "shard": number,
+                "predictedBytes": load,
+                "tasks": [
+                    {"task": task.id, "dataTypes": list(task.data_types), "predictedBytes": task.predicted_bytes}
+                    for task in tasks
+                ],
+            }
+            for number, (tasks, load) in enumerate(zip(draft.plan.shards, draft.plan.loads, strict=True))
+        ],
+    }

@@ -1,0 +1,43 @@
+"""A plan as text: one line, or a table of its shards."""
+
+from __future__ import annotations
+
+from runner import plan
+from runner.report import units
+from runner.report.tables import table
+from runner.runs import Draft
+
+SHARDS_SHOWN = 20
+
+
+def line(draft: Draft, parallelism: int) -> str:
+    """Return what a run would do, in one line."""
+    packed = draft.plan
+    if not packed.shards:
+        return f"nothing to do: all {units.count(draft.skipped, 'task')} are in the store"
+    longest = units.size(plan.makespan_bytes(packed, parallelism))
+    plain = units.size(plan.makespan_bytes(draft.round_robin, parallelism))
+    facts = [
+        units.count(len(packed.tasks), "task"),
+        units.count(len(packed.shards), "shard"),
+        units.size(sum(packed.loads)),
+        f"longest worker {longest} (round-robin {plain})",
+        f"imbalance {plan.imbalance(packed):.2f}",
+    ]
+    kept = [f"{units.count(draft.skipped, 'task')} already in the store"] if draft.skipped else []
+    return " · ".join([*facts, *kept])
+
+
+def screen(draft: Draft, parallelism: int) -> str:
+    """Return the line and a table of the first shards."""
+    shards = list(zip(draft.plan.shards, draft.plan.loads, strict=True))
+    if not shards:
+        return line(draft, parallelism)
+    rows = [
+        (number, len(tasks), units.size(load), tasks[0].id if tasks else "-")
+        for number, (tasks, load) in enumerate(shards[:SHARDS_SHOWN])
+    ]
+    rest = len(shards) - len(rows)
+    more = f"\nshowing {len(rows)} of {len(shards)} shards; all of them: -o json" if rest else ""
+    body = table(("SHARD", "TASKS", "BYTES", "LARGEST TASK"), rows)
+    return f"run {draft.base}: {line(draft, parallelism)}\n\n{body}{more}"

@@ -1,0 +1,122 @@
+"""A run's status as text: one line, or a screen that fits its terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runner.logs import escape
+from runner.report import grid, units
+from runner.runs import Failure, RunState, RunStatus, ShardState, ShardStatus
+
+FAILURES_SHOWN = 5
+_PLACES = {
+    ShardState.WAITING: grid.State.WAITING,
+    ShardState.RUNNING: grid.State.RUNNING,
+    ShardState.RETRYING: grid.State.RETRIED,
+    ShardState.DONE: grid.State.DONE,
+    ShardState.FAILED: grid.State.FAILED,
+}
+# Lines of a screen that are not grid: the head, the legend, an empty one.
+_OTHER_LINES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast a run goes, as seen by one viewer: bytes per second, seconds left (None while unknown)."""
+
+    bytes_per_s: float = 0.0
+    eta_s: float | None = None
+
+
+def progress(status: RunStatus) -> float:
+    """Return the share of a run that is done, from 0 to 1, shards weighted by their predicted bytes."""
+    whole = sum(_weight(shard) for shard in status.shards)
+    part = sum(_weight(shard) * (shard.done + shard.failed) / max(1, shard.total) for shard in status.shards)
+    return part / whole if whole else 1.0
+
+
+def line(status: RunStatus, pace: Pace = Pace()) -> str:
+    """Return the state of a run in one line of plain text."""
+    ended = sum(shard.state in (ShardState.DONE, ShardState.FAILED) for shard in status.shards)
+    facts = [
+        f"run {escape(status.id)}",
+        str(status.state),
+        f"{status.done:,}/{status.total:,} tasks ({units.percent(status.done, status.total)} %)",
+        f"{status.failed:,} failed" if status.failed else "",
+        f"{ended:,}/{len(status.shards):,} shards",
+        units.size(status.received_bytes),
+    ]
+    if status.state is RunState.RUNNING:
+        facts.append(f"{units.size(pace.bytes_per_s)}/s" if pace.bytes_per_s else "")
+        facts.append(f"eta {units.duration(pace.eta_s)}" if pace.eta_s is not None else "")
+    return "  ".join(fact for fact in facts if fact)
+
+
+def cell_states(shards: Sequence[ShardStatus]) -> tuple[grid.State, ...]:
+    """Return the grid state of each shard."""
+    return tuple(_place(shard) for shard in shards)
+
+
+def failures(status: RunStatus, limit: int = FAILURES_SHOWN) -> tuple[str, ...]:
+    """Return a line for each of the first failures, how many there are if more, and how to see their logs."""
+    if not status.failures:
+        return ()
+    shown = [_failure(failure) for failure in status.failures[:limit]]
+    rest = len(status.failures) - len(shown)
+    more = (
+        [f"        and {rest:,} more of {len(status.failures):,}; all: runner status {status.id} -o json"]
+        if rest
+        else []
+    )
+    shards = sorted({failure.shard for failure in status.failures[:limit]})
+    logs = f"logs    runner logs {escape(status.id)} --shard {shards[0]}"
+    return (*shown, *more, logs)
+
+
+def screen(
+    status: RunStatus, *, width: int, height: int, pace: Pace = Pace()
+) -> tuple[tuple[str, grid.State | None], ...]:
+    """Return the pieces of a screen no larger than the terminal; pieces of the grid carry their state.
+
+    Lines end with a newline in the last piece of each.
+    """
+    below = [cut(text, width) for text in failures(status)][: max(0, height - _OTHER_LINES - 1)]
+    states = cell_states(status.shards)
+    rows = grid.rows(states, width - 1, max(1, height - _OTHER_LINES - len(below)))
+    pieces: list[tuple[str, grid.State | None]] = [(f"{cut(line(status, pace), width)}\n", None)]
+    for row in rows:
+        pieces += [(text, state) for state, text in grid.spans(row)]
+        pieces.append(("\n", None))
+    _, each = grid.cells(states, min(grid.MAX_CELLS, max(1, width - 1) * max(1, len(rows))))
+    scale = f"  (a cell is {each:,} shards, the worst shows)" if each > 1 else ""
+    pieces.append((f"{cut(grid.legend(states) + scale, width)}\n", None))
+    return (*pieces, *((f"{text}\n", None) for text in below))
+
+
+def text(status: RunStatus, *, width: int, height: int) -> str:
+    """Return the screen without colour."""
+    return "".join(piece for piece, _ in screen(status, width=width, height=height))
+
+
+def cut(text: str, width: int) -> str:
+    """Return text no longer than a line of the terminal.
+
+    >>> cut("abcdef", 5), cut("abc", 5)
+    ('abc…', 'abc')
+    """
+    return text if len(text) < width else f"{text[: max(0, width - 2)]}…"
+
+
+def _place(shard: ShardStatus) -> grid.State:
+    if shard.state is ShardState.RUNNING and not shard.done + shard.failed:
+        return grid.State.STARTING
+    return _PLACES[shard.state]
+
+
+def _weight(shard: ShardStatus) -> int:
+    return max(1, shard.predicted_bytes)
+
+
+def _failure(failure: Failure) -> str:
+    return escape(f"failed  shard {failure.shard}  {failure.task_id} {failure.data_type}: {failure.error}")
