@@ -59,15 +59,17 @@ def is_leveraged(exchange: str, base: str) -> bool:
     return base in _data("symbols.json")["leveraged"].get(exchange, [])
 
 
-def contract_size(exchange: str, base: str, quote: str, day: date) -> float | None:
+def contract_size(exchange: str, base: str, *, quote: str, day: date) -> float | None:
     """Return what one contract was worth on a day: base per contract (linear), quote per contract (inverse).
 
     None where unknown, or where amounts are not counted in contracts. Source: the venues' contract specifications,
     dated because OKX changed its face values of USDT contracts in 2020.
 
-    >>> contract_size("okex-swap", "BTC", "USDT", date(2024, 8, 8)), contract_size("okex-swap", "BTC", "USD", date.max)
-    (0.01, 100.0)
-    >>> contract_size("okex-swap", "BTC", "USDT", date(2020, 1, 1))
+    >>> contract_size("okex-swap", "BTC", quote="USDT", day=date(2024, 8, 8))
+    0.01
+    >>> contract_size("okex-swap", "BTC", quote="USDT", day=date(2020, 1, 1))
+    >>> contract_size("okex-swap", "BTC", quote="USD", day=date(2020, 1, 1))
+    100.0
     """
     for row in _data("contract_sizes.json"):
         if exchange in row["exchanges"] and row["quote"] == quote and row["base"] in (base, "*"):

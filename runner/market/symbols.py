@@ -234,7 +234,7 @@ def parse_symbol(
     except (UnreadableError, NotFoundError) as e:
         return Unparsed(exchange, symbol, symbol_type, str(e))
     terms = Terms(parts, symbol_type, usd_in_base=venue.usd_in_base, counted=venue.counted)
-    return _instrument(venue, terms, symbol, availability, day)
+    return _instrument(venue, terms, symbol=symbol, availability=availability, day=day)
 
 
 def tardis_symbol(key: str) -> tuple[str, str]:
@@ -282,10 +282,10 @@ def split_selectors(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text.replace(",", " ").split()))
 
 
-def _instrument(venue: Venue, terms: Terms, symbol: str, availability: Availability, day: date) -> Instrument:
+def _instrument(venue: Venue, terms: Terms, *, symbol: str, availability: Availability, day: date) -> Instrument:
     parts = terms.parts
     counted = terms.amount_unit == "contract"
-    size = reference.contract_size(venue.exchange, parts.base, parts.quote, day) if counted else None
+    size = reference.contract_size(venue.exchange, parts.base, quote=parts.quote, day=day) if counted else None
     return Instrument(
         instrument_key=f"{venue.venue}:{parts.kind}:{parts.symbol}",
         venue=venue.venue,
