@@ -28,15 +28,14 @@ class Digest:
     """
 
     def __init__(self, schema: pa.Schema) -> None:
-        self._names = [(field.name, _plain(field.type)) for field in schema]
-        self._columns = [_Column(kind) for _, kind in self._names]
+        self._header = _header(schema)
+        self._columns = [_Column(_plain(field.type)) for field in schema]
         self._rows = 0
 
     def update(self, rows: pa.RecordBatch | pa.Table) -> None:
         """Append rows; raises ValueError when their names or types are not those of the schema."""
-        names = [(field.name, _plain(field.type)) for field in rows.schema]
-        if names != self._names:
-            raise ValueError(f"digest: rows have columns {names}, expected {self._names}")
+        if (header := _header(rows.schema)) != self._header:
+            raise ValueError(f"digest: rows have columns {header}, expected {self._header}")
         for batch in rows.to_batches() if isinstance(rows, pa.Table) else (rows,):
             for column, values in zip(self._columns, batch.columns, strict=True):
                 column.update(values)
@@ -48,8 +47,18 @@ class Digest:
         >>> Digest(pa.schema([("a", pa.int64())])).hexdigest() == Digest(pa.schema([("a", pa.int32())])).hexdigest()
         False
         """
-        columns = [(name, str(kind), c.digests()) for (name, kind), c in zip(self._names, self._columns, strict=True)]
-        return hashlib.sha256(json.dumps([self._rows, columns]).encode()).hexdigest()
+        columns = [column.digests() for column in self._columns]
+        return hashlib.sha256(json.dumps([self._header, self._rows, columns]).encode()).hexdigest()
+
+
+def _header(schema: pa.Schema) -> list[tuple[str, str]]:
+    return [(field.name, _spelt(field.type)) for field in schema]
+
+
+def _spelt(kind: pa.DataType) -> str:
+    """Return a type in words that survive a Parquet file, which renames the items of a list."""
+    plain = _plain(kind)
+    return f"list<{_spelt(plain.value_type)}>" if pa.types.is_list(plain) else str(plain)
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

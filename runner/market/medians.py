@@ -22,6 +22,7 @@ Times = Callable[[], Iterator[tuple[Ints, Ints]]]
 CHUNK_ROWS = 1_000_000
 _STEP_ROWS = 65_536
 _CLASS_BITS = 14
+_SELECTIONS_AT_ONCE = 64
 _KEY_BITS = 62
 
 _NAMES = tuple(TIMEFRAMES)
@@ -106,9 +107,11 @@ class _Selection:
     ranks: tuple[int, ...]
     low: int
     shift: int
-    counts: Ints = field(default_factory=lambda: np.zeros(1 << _CLASS_BITS, np.int64))
+    counts: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def feed(self, bucket: Ints, delay: Ints) -> None:
+        if not len(self.counts):  # not before its turn: many may be waiting
+            self.counts = np.zeros(1 << _CLASS_BITS, np.int64)
         above = delay - self.low
         mine = (bucket >= self.first) & (bucket < self.last) & (above >= 0)
         classes = above[mine] >> self.shift
@@ -171,7 +174,7 @@ class _Solver:
     def feed(self, bucket: Ints, delay: Ints) -> None:
         """Take rows of the day, in file order."""
         low, high = bucket.min(), bucket.max()
-        for selection in self._selections:
+        for selection in self._selections[:_SELECTIONS_AT_ONCE]:
             if low < selection.last and high >= selection.first:
                 selection.feed(bucket, delay)
         owner = self._chunk_of[bucket]
@@ -210,8 +213,8 @@ class _Solver:
     def end_pass(self) -> None:
         """Prepare the next pass: narrow the selections, take up what was put off."""
         self._put_off.clear()
-        following: list[_Selection] = []
-        for selection in self._selections:
+        following = self._selections[_SELECTIONS_AT_ONCE:]
+        for selection in self._selections[:_SELECTIONS_AT_ONCE]:
             narrowed = selection.narrow()
             if selection.shift:
                 following += narrowed
