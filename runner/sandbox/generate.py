@@ -20,7 +20,8 @@ from typing import Any
 
 from runner.errors import SpecError
 from runner.sandbox.catalogue import Days
-from runner.sandbox.rows import VERSION, WRITERS, Day, write_day
+from runner.sandbox.rows import VERSION, WRITERS, write_day
+from runner.sandbox.walk import Day
 
 _REQUIRED = frozenset({"exchange", "symbols", "days"})
 _FIELDS = _REQUIRED | {"data_types", "rows_per_day", "seed"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _GROUPS = {"SPOT": "spot", "FUTURES": "future", "PERPETUALS": "perpetual", "OPTIONS": "option", "COMBOS": "combo"}
-_OPTION = re.compile(r"-\d{1,2}[A-Z]{3}\d{2}-[0-9A-Z.]+-[CP](-[A-Z]+)?$|-\d{6}-[0-9A-Z.]+-[CP]$")
+_OPTION = re.compile(r"-\d{1,2}[A-Z]{3}\d{2}-[0-9d.]+-[CP](-[A-Z]+)?$|-\d{6}-[0-9d.]+-[CP]$")
 _COMBO = re.compile(r"^[A-Z0-9_]+-(FS|[A-Z]*(CS|PS|CAL|DIAG|CBUT|PBUT|STRG|STRD|ICOND|REV|BOX|JR|RR|SPR)[A-Z]*)-")
 _FUTURE = re.compile(r"[-_]\d{6}$|[-_]\d{1,2}[A-Z]{3}\d{2}$|(USD|USDT|USDC|XBT|ETH)[FGHJKMNQUVXZ]\d{2}$")
 _PERPETUAL = re.compile(r"PERP(ETUAL)?$|-SWAP$")
@@ -29,12 +29,12 @@ _DERIVATIVE_NAME = re.compile(r"-(futures|swap|perpetuals?|delivery|derivatives|
 def symbol_type(exchange: str, symbol: str) -> str:
     """Return spot, perpetual, future, option or combo.
 
-    >>> [symbol_type("deribit", each) for each in ("BTC-PERPETUAL", "BTC_USDC", "BTC-29DEC23", "XRP_USDC-29DEC23-0d5-C")]
-    ['perpetual', 'spot', 'future', 'option']
+    >>> [symbol_type("deribit", each) for each in ("BTC-PERPETUAL", "BTC_USDC", "BTC-29DEC23")]
+    ['perpetual', 'spot', 'future']
     >>> [symbol_type("bybit", each) for each in ("BTCUSDT", "BTCPERP", "BTCUSDM25", "BTCUSDT-29DEC23")]
     ['perpetual', 'perpetual', 'future', 'future']
-    >>> [symbol_type("binance-futures", each) for each in ("BTCUSDT", "BTCUSDT_231229")], symbol_type("okex", "BTC-USDT")
-    (['perpetual', 'future'], 'spot')
+    >>> symbol_type("deribit", "XRP_USDC-29DEC23-0d5-C"), symbol_type("binance-futures", "BTCUSDT_231229")
+    ('option', 'future')
     """
     if symbol in _GROUPS:
         return _GROUPS[symbol]

@@ -165,7 +165,7 @@ class Port(socketserver.ThreadingTCPServer):
             self._open.discard(request)
         super().shutdown_request(request)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 -- the base class's signature
         """Log what went wrong with one connection; clients that hang up are no news."""
         level = logging.DEBUG if isinstance(sys.exc_info()[1], OSError) else logging.ERROR
         _log.log(level, "sandbox connection failed client=%s", client_address, exc_info=True)
