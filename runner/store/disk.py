@@ -170,14 +170,15 @@ class Scratch:
         os.fsync(self._fd)
         return os.fstat(self._fd).st_mtime_ns
 
-    def write_note(self, note: Mapping[str, Any]) -> None:
-        """Write the note, durably."""
-        fd = os.open(self.note, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
-        try:
-            _write(fd, json.dumps(note, sort_keys=True).encode())
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+
+def write_note(path: Path, note: Mapping[str, Any]) -> None:
+    """Write a small JSON file, durably but not atomically."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        _write(fd, json.dumps(note, sort_keys=True).encode())
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def chunks(body: bytes | Path) -> Iterator[bytes]:

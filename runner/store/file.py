@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 import time
 from collections.abc import Iterator, Mapping
@@ -35,13 +36,14 @@ from runner.store.disk import (
     prune_folders,
     sync_folder,
     try_lock,
+    write_note,
 )
 from runner.store.keys import RESERVED, check_key, check_metadata, check_range, stale
-from runner.store.sidecar import Sidecars, identity, read_note
+from runner.store.sidecar import NO_FILE, Sidecars, identity, read_note
 from runner.store.walk import walk
 
 _LOCKS = 4096
-_STALE_S = 600.0
+STALE_S = 600.0
 _COMMIT_TRIES = 100
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -60,8 +62,12 @@ def folder_of(place: str) -> Path:
 class FileStore:
     """`runner.store.Store` over a folder of a POSIX file system with hard links and flock."""
 
-    def __init__(self, root: Path) -> None:
-        """Hold no descriptor and start nothing, so that a handle survives fork and pickle."""
+    def __init__(self, root: Path, *, stale_s: float = STALE_S) -> None:
+        """Hold no descriptor and start nothing, so that a handle survives fork and pickle.
+
+        Leftovers of dead writers are removed when they are older than `stale_s`.
+        """
+        self._stale_s = stale_s
         self._root = Path(os.path.realpath(root))
         if self._root == self._root.parent:
             raise SpecError(f"store {str(root)!r} is the root of the file system, write file:///directory")
@@ -134,18 +140,27 @@ class FileStore:
             if self._sidecars.look(key) is None:
                 return False
             self._sweep_once()
-            with Scratch(self._scratch) as scratch, self._lock(key):
+            with self._lock(key):
                 live = self._sidecars.look(key)
                 if live is None:
                     return False
                 if if_generation is not None and live.generation != if_generation:
                     raise stale(key, live=live.generation, named=if_generation)
-                scratch.write_note({"key": key, "generation": live.generation})
-                path.unlink()
-                sync_folder(path.parent)
-                self._sidecars.forget(key, live.generation)
+                self._unlink(key, live.generation)
             prune_folders(path.parent, self._root)
             return True
+
+    def _unlink(self, key: str, generation: str) -> None:
+        path = self._root / key
+        note = self._scratch / f"{secrets.token_hex(12)}.json"
+        with suppress(OSError):  # for whoever sweeps after our death; a full disk must not keep us from deleting
+            write_note(note, {"key": key, "generation": generation})
+        try:
+            path.unlink()
+            sync_folder(path.parent)
+            self._sidecars.forget(key, generation)
+        finally:
+            forget(note)
 
     # Reading.
 
@@ -153,8 +168,10 @@ class FileStore:
         """Return a descriptor of the live file, or None. Never blocks on what is no file."""
         try:
             fd = os.open(self._root / key, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        except OSError as error:
+            if error.errno in NO_FILE:
+                return None
+            raise
         if stat.S_ISREG(os.fstat(fd).st_mode):
             return fd
         os.close(fd)
@@ -253,18 +270,23 @@ class FileStore:
     # Leftovers of killed writers.
 
     def _sweep_once(self) -> None:
-        """Remove, once per handle, what writers left that died long ago; the living hold a lock on their body."""
+        """Remove, once per handle, what writers left that died a while ago."""
         if self._is_swept:
             return
         self._is_swept = True
-        for body in sorted(self._scratch.glob("*.body")):
+        for path in sorted(self._scratch.glob("*")):
             with suppress(OSError, TransientError):  # swept by another, or not ours to remove: no reason not to write
-                self._sweep(body)
+                if path.suffix == ".body":
+                    self._sweep(path)
+                elif not path.with_suffix(".body").exists():
+                    self._tidy(path)  # of a delete, or of a swap that died after its commit: the body was renamed
+                    forget(path)
 
     def _sweep(self, body: Path) -> None:
+        """Remove a dead writer's leftovers; the living hold a lock on their body, soon after they made it."""
         fd = os.open(body, os.O_RDWR | os.O_CLOEXEC)
         try:
-            if time.time() - os.fstat(fd).st_mtime > _STALE_S and try_lock(fd):
+            if time.time() - os.fstat(fd).st_mtime >= self._stale_s and try_lock(fd):
                 note = body.with_suffix(".json")
                 self._tidy(note)
                 forget(note)

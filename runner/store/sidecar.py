@@ -6,6 +6,7 @@ with that time in hexadecimal, so a generation finds its sidecar too. A copy tha
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -17,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import IntegrityError
-from runner.store.disk import Scratch, forget, make_folder, sync_folder
+from runner.store.disk import Scratch, forget, make_folder, sync_folder, write_note
+
+NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+"""What the system says of a path that leads to no file; ELOOP is a link to itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,7 @@ class Sidecars:
             sidecar = {**facts, "generation": f"{mtime_ns:x}-{token}", "mtime_ns": mtime_ns}
             path = self._path(str(facts["key"]), mtime_ns)
             make_folder(path.parent)
-            scratch.write_note(sidecar)
+            write_note(scratch.note, sidecar)
             try:
                 os.link(scratch.note, path)
             except FileExistsError:
@@ -112,8 +116,10 @@ class Sidecars:
     def _status(self, key: str) -> os.stat_result | None:
         try:
             status = (self._root / key).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+        except OSError as error:
+            if error.errno in NO_FILE:
+                return None
+            raise
         return status if stat.S_ISREG(status.st_mode) else None
 
     def _read(self, key: str, mtime_ns: int) -> Mapping[str, Any] | None:

@@ -44,9 +44,16 @@ def _names(folder: Path) -> set[str]:
         try:
             before = folder.stat().st_mtime_ns
             with os.scandir(folder) as entries:
-                names.update(f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries)
+                names.update(f"{entry.name}/" if _is_folder(entry) else entry.name for entry in entries)
             if folder.stat().st_mtime_ns == before:
                 break
         except (FileNotFoundError, NotADirectoryError):
             break
     return names
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself: no folder, and no file either when it is looked at
