@@ -171,12 +171,16 @@ class Tardis:
             raise type(e)(f"{file}: {e}") from e
         return replace(fetched, attempts=tries.failures + 1)
 
+    def close(self) -> None:
+        """Close idle connections; a later request opens new ones."""
+        self._wire.close()
+
     def _tried(self, tries: Tries, file: DayFile, consume: Callable[[Iterator[bytes]], T]) -> Fetched[T]:
         try:
             return tries.run(partial(self._attempt, file, consume))
         except GoneError as e:
             # a day that is not exported yet is pending, whatever is answered
-            if e.answer.status == HTTPStatus.NOT_FOUND and self._catalogue(file.exchange).exported(file.day):
+            if e.answer.status != HTTPStatus.NOT_FOUND or self._catalogue(file.exchange).exported(file.day):
                 raise
             return _without_data(Outcome.PENDING, e.answer)
 

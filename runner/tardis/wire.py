@@ -119,6 +119,10 @@ class Wire:
             url = _target(url, reply)
         raise TransientError(f"more than {_MAX_REDIRECTS} redirects")
 
+    def close(self) -> None:
+        """Close the connections kept for later."""
+        self._pools.clear()
+
     def _hop(self, url: str, key: str | None) -> Reply:
         headers = {"User-Agent": f"market-data-runner/{__version__}", "Accept-Encoding": "gzip"}
         if key is not None:
