@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from runner.errors import IntegrityError
+from runner.errors import ConfigError, IntegrityError
 from runner.market.names import TIMEFRAMES
 
 Floats = npt.NDArray[np.float64]
@@ -29,6 +29,8 @@ BUCKETS = DAY_US // BASE_US
 
 OUT_DELAY_US = 200_000
 """How long after its last fact a bar counts as known: the margin that `timestamp_out` adds."""
+
+AMOUNT_UNITS = ("base", "quote", "contract")
 
 NEVER_US = np.iinfo(np.int64).min
 _EPOCH = date(1970, 1, 1)
@@ -53,6 +55,10 @@ class Bars:
     contract_size: float | None
     listed_from: date | None
     listed_to: date | None
+
+    def __post_init__(self) -> None:
+        if self.amount_unit not in AMOUNT_UNITS:
+            raise ConfigError(f"{self.key}: amount unit {self.amount_unit!r} is none of {', '.join(AMOUNT_UNITS)}")
 
     @property
     def start_us(self) -> int:

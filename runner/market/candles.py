@@ -71,7 +71,7 @@ _JOINED: dict[str, tuple[np.ufunc, float | int]] = {
     "base": (np.add, 0.0),
     "buy": (np.add, 0.0),
     "sell": (np.add, 0.0),
-    "delay": (np.add, 0),
+    "delay": (np.add, 0.0),
     "low": (np.minimum, np.inf),
     "delay_min": (np.minimum, _LAST),
     "first_row": (np.minimum, _LAST),
@@ -95,7 +95,7 @@ def _reduce(rows: _Slice, order: Ints, starts: Ints) -> _Parts:
             "base": ratio(rows.amount, rows.price),
             "buy": rows.amount * rows.buy,
             "sell": rows.amount * rows.sell,
-            "delay": delay,
+            "delay": delay.astype(np.float64),  # exact below 2**53, and never wraps
             "low": rows.price,
             "delay_min": delay,
             "high": rows.price,
