@@ -25,8 +25,8 @@ class _Option:
 
 # By key of the spec. Seconds, attempts and the like are settled in files or the environment, not typed every day.
 OPTIONS: Mapping[str, _Option] = {
-    "startDate": _Option("DATE", "First UTC day, YYYY-MM-DD."),
-    "endDate": _Option("DATE", "Last UTC day, inclusive. Default: the newest exported day."),
+    "startDate": _Option("DATE", "First UTC day, YYYY-MM-DD. Default: the newest exported one."),
+    "endDate": _Option("DATE", "Last UTC day, inclusive. Default: the first one."),
     "venues": _Option("LIST", "Venues, ours or Tardis's names, by comma or space."),
     "instrumentTypes": _Option("LIST", "SPOT_PAIR, PERPETUAL, FUTURE, OPTION. Default: all."),
     "instruments": _Option("LIST", "Keys (globs allowed) or Tardis symbols. Default: all."),

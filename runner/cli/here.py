@@ -53,9 +53,11 @@ def find_run(store: Store, name: str | None) -> RunRecord:
         return max((ledger.get_run(store, run) for run in ids), key=_created)
     if ids:
         raise SpecError(f"run {name}: {len(ids)} runs begin so ({', '.join(ids[:3])}, …); give more of the id")
-    near = difflib.get_close_matches(name or "", ledger.run_ids(store), n=1)
+    if name is None:
+        raise NotFoundError(f"no runs in {store.url} yet; runner submit starts one")
+    near = difflib.get_close_matches(name, ledger.run_ids(store), n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    raise NotFoundError(f"no run {name or 'at all'} in {store.url}{hint}; see them all: runner list")
+    raise NotFoundError(f"no run {name} in {store.url}{hint}; see them all: runner list")
 
 
 def view() -> View:

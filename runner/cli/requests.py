@@ -1,4 +1,4 @@
-"""`plan`, `submit`, `validate`, `retry`: requests, shown or carried out."""
+"""`plan`, `submit`, `retry`: requests, shown or carried out."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self, TextIO
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.live import Live
@@ -87,9 +87,9 @@ class Lines:
 class Picture:
     """The grid, redrawn in place. It is gone when the watching ends: the last word is a line."""
 
-    def __init__(self, out: TextIO | None = None) -> None:
+    def __init__(self, console: Console | None = None) -> None:
         # Without a file rich asks for stderr each time, so that log lines can be put above the picture.
-        self._console = Console(file=out, stderr=out is None, markup=False, highlight=False, emoji=False)
+        self._console = console or Console(stderr=True, markup=False, highlight=False, emoji=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
         self._meter, self._next_s = Meter(), 0.0
 

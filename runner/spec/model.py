@@ -93,8 +93,9 @@ class RetrySpec(_Section):
 class RunSpec(_Section):
     """A request and how to carry it out.
 
-    `start_date` and `end_date` are UTC days, both inclusive; None is the newest day exported. No `instruments` and no
-    `instrument_types` means every one. An empty `store` means that none is configured: `resolve` refuses it.
+    `start_date` and `end_date` are UTC days, both inclusive: without both it is the newest day exported, without an end
+    the first day alone. No `instruments` and no `instrument_types` means every one. An empty `store` means that none is
+    configured: `resolve` refuses it.
     """
 
     stage: Annotated[Stage, _only("stage", *Stage)] = Stage.DOWNLOAD
