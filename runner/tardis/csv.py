@@ -30,6 +30,7 @@ _LATEST_US = 4_102_444_800_000_000
 
 _TAKER_SIDES = frozenset({"buy", "sell", "unknown"})
 _SIDES: Mapping[str, frozenset[str]] = {"incremental_book_L2": frozenset({"bid", "ask"})}
+_HEX = (b"x", b"X")
 _NEVER_EMPTY = frozenset({"timestamp", "local_timestamp", "is_snapshot"})
 _NEVER_EMPTY_IN: Mapping[str, frozenset[str]] = {"trades": frozenset({"price", "amount"})}
 
@@ -169,8 +170,16 @@ class _Rows:
         for blank in (b" ", b"\t"):
             if blank in block and any(pair in block for pair in (b"," + blank, blank + b",", blank + b"\n")):
                 raise _BadRowError("blanks around a value")
+        # Arrow takes hexadecimal for a whole number; in an id it is none of our business
+        if any(block.count(x) > rows * self.prefix.count(x) for x in _HEX if x in block) and self._has_hex_time(block):
+            raise _BadRowError("a time in hexadecimal")
         if not block.startswith(self.prefix) or block.count(b"\n" + self.prefix) != rows - 1:
             raise _BadRowError(f"not a row of {self.prefix.decode().rstrip(',')}")
+
+    def _has_hex_time(self, block: bytes) -> bool:
+        times = [self.data_type.csv_columns.index(c.csv) for c in self.data_type.columns if c.type == TIME]
+        rows = (line.split(b",") for line in block.split(b"\n"))
+        return any(field[:2] in (b"0x", b"0X") for row in rows for at in times for field in row[at : at + 1])
 
     def _checked(self, name: str, kind: pa.DataType, column: pa.ChunkedArray) -> pa.Array:
         values = column.combine_chunks()
