@@ -13,6 +13,7 @@ from runner.errors import SpecError
 from runner.ledger import Fold
 from runner.market.names import SCHEMA_VERSION
 from runner.plan import Plan
+from runner.runs.state import ending
 from runner.spec import RunSpec, Selection
 from runner.stages import expected, outputs
 from runner.store import Store
@@ -122,6 +123,10 @@ def _unsettled(spec: RunSpec, store: Store) -> Iterator[Task]:
     if spec.parent is None:
         raise SpecError("select failed: name the run whose failed tasks are meant: runner retry RUN (or --parent RUN)")
     parent = ledger.get_run(store, spec.parent)
+    if ending(store, parent.id) is None:
+        raise SpecError(
+            f"run {parent.id} has not ended: submit its request again to resume it, or first: runner cancel {parent.id}"
+        )
     folded = ledger.fold(ledger.read_attempts(store, parent.id))
     for task in plan.decode_bytes(ledger.read_plan(store, parent)).tasks:
         yield from plan.without(task, {d for d in task.data_types if _settled(folded, task.id, d)})

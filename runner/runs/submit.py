@@ -17,7 +17,7 @@ from runner.spec import RunSpec, Selection
 from runner.stages import expected
 from runner.store import Store
 from runner.tardis.client import Tardis
-from runner.task import Outcome
+from runner.task import Outcome, Stage
 
 
 class State(StrEnum):
@@ -55,10 +55,15 @@ def submit(spec: RunSpec, store: Store, tardis: Tardis) -> Submission:
     drafted = draft(spec, store, tardis)
     if not drafted.plan.shards:
         return Submission(State.NOTHING, record, drafted)
-    if record is not None and spec.select is Selection.MISSING and _failed_before(store, record, drafted.plan):
+    if record is not None and _only_once(spec) and _failed_before(store, record, drafted.plan):
         return Submission(State.FAILED, record, drafted)
     number = 0 if latest is None else (plan.pass_number(base, latest) or 0) + 1
     return Submission(State.CREATED, _commit(spec, store, drafted, plan.pass_id(base, number)), drafted)
+
+
+def _only_once(spec: RunSpec) -> bool:
+    """Tell whether a failure is left to an explicit retry rather than tried again by the same request."""
+    return spec.stage is Stage.DOWNLOAD and spec.select is Selection.MISSING
 
 
 def create(spec: RunSpec, store: Store, tardis: Tardis, run: str) -> RunRecord:

@@ -9,6 +9,7 @@ import random
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
@@ -59,6 +60,7 @@ def _run(me: Identity, stop: Stop, lines: _Tee) -> WorkerExit:
         me.key,
         stop=stop.event,
         on_bytes=lambda count: shard.received(count) if shard else None,
+        anyone_downloaded=lambda seconds: _anyone_downloaded(store, me.run, seconds),
     )
     try:
         record = _record(me, store, tardis, stop)
@@ -85,6 +87,12 @@ def _record(me: Identity, store: Store, tardis: Tardis, stop: Stop) -> RunRecord
             raise DrainedError(f"run {me.run}: told to stop before there was a plan ({stop.reason})")
         waited += pause
     return record
+
+
+def _anyone_downloaded(store: Store, run: str, seconds: float) -> bool:
+    """Tell whether any worker of the run ended a download in the last so many seconds, by what they wrote of it."""
+    newest_us = max((a.counts.last_download_us for a in ledger.read_counts(store, run)), default=0)
+    return time.time() - newest_us / 1e6 < seconds
 
 
 def _same_store(me: Identity, record: RunRecord, store: Store) -> None:
