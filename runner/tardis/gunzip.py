@@ -13,6 +13,8 @@ _PIECE_BYTES = 1024 * 1024
 _MAGIC = b"\x1f\x8b"
 _GZIP_WBITS = 31
 _SHOWN_BYTES = 60
+# The stub of isal declares an instance, not a class.
+_DamagedError: Any = isal_zlib.IsalError
 
 
 def inflated(chunks: Iterator[bytes], piece_bytes: int = _PIECE_BYTES) -> Iterator[bytes]:
@@ -41,7 +43,7 @@ def _pieces(member: Any, data: bytes, piece_bytes: int) -> Iterator[bytes]:
     while True:
         try:
             piece = member.decompress(data, piece_bytes)
-        except isal_zlib.IsalError as e:
+        except _DamagedError as e:
             raise IntegrityError(f"damaged gzip stream: {e}") from e
         if piece:
             yield piece

@@ -151,7 +151,7 @@ class _Response(http.client.HTTPResponse):
 class _Connecting:
     """Connect in ticks: a stop must not wait for an address that does not answer."""
 
-    response_class = _Response
+    response_class: Any = _Response
     host: str
     port: int
     timeout: float | None
