@@ -168,7 +168,9 @@ def read_plan(store: Store, record: RunRecord) -> bytes:
     try:
         body = store.get(key)
     except NotFoundError as e:
-        raise ConfigError(f"run {record.id} has no plan at {key} in {store.url}; submit anew") from e
+        raise ConfigError(
+            f"run {record.id} has no plan at {key} in {store.url}; remove the run: runner clean {record.id}"
+        ) from e
     if (found := sha256(body)) != record.plan_sha256:
         raise ConfigError(
             f"{key} in {store.url} has SHA-256 {found[:12]}…, run.json of {record.id} pins {record.plan_sha256[:12]}…: "

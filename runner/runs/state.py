@@ -243,12 +243,12 @@ def logs(store: Store, run: str, *, shard: int | None = None, failed: bool = Fal
 def clean(store: Store, run: str) -> int:
     """Delete everything about a run, never data; return how many objects. Raises SpecError while it is not ended.
 
-    The record goes last, so a clean that was cut off can be repeated.
+    The record goes last, so a clean that was cut off can be repeated; a run whose plan is gone can only be cleaned.
     """
     keys = [info.key for info in store.list(layout.run_prefix(run))]
     if not keys:
         raise NotFoundError(f"no run {run} in {store.url}; see them all: runner list")
-    if layout.run_record(run) in keys and layout.ending(run) not in keys:
+    if {layout.run_record(run), layout.plan(run)} <= set(keys) and layout.ending(run) not in keys:
         raise SpecError(f"run {run} is not ended; first: runner cancel {run}")
     last = (layout.ending(run), layout.run_record(run))
     for key in sorted(keys, key=lambda key: (last.index(key) + 1 if key in last else 0, key)):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from runner import layout, ledger, plan
 from runner.errors import ConfigError, PreconditionError, SpecError
@@ -47,9 +49,10 @@ def submit(spec: RunSpec, store: Store, tardis: Tardis) -> Submission:
     if store.url.startswith("memory:"):
         raise SpecError("submit: a memory:// store ends with this process and no worker sees it; use file:// or gs://")
     days = expected.days_of(spec, tardis)
-    base = plan.run_id(spec.stage, request_of(spec, store.url, days))
+    request = request_of(spec, store.url, days)
+    base = plan.run_id(spec.stage, request)
     latest = latest_pass(store, base)
-    record = ledger.get_run(store, latest) if latest else None
+    record = _same_request(store, ledger.get_run(store, latest), request) if latest else None
     if record is not None and ending(store, record.id) is None:
         return Submission(State.UNFINISHED, record)
     drafted = draft(spec, store, tardis)
@@ -94,11 +97,15 @@ def _commit(spec: RunSpec, store: Store, drafted: Draft, run: str) -> RunRecord:
             predicted_bytes=sum(adopted.loads),
         ),
     )
-    record = ledger.get_run(store, run)
-    if ledger.canonical(record.request) != ledger.canonical(drafted.request):
+    return _same_request(store, ledger.get_run(store, run), drafted.request)
+
+
+def _same_request(store: Store, record: RunRecord, request: Mapping[str, Any]) -> RunRecord:
+    there, here = ledger.canonical(record.request), ledger.canonical(request)
+    if there != here:
         raise ConfigError(
-            f"run {run} in {store.url} is another request: there {ledger.canonical(record.request).decode()}, "
-            f"here {ledger.canonical(drafted.request).decode()}; remove the run: runner clean {run}"
+            f"run {record.id} in {store.url} is another request: there {there.decode()}, here {here.decode()}; "
+            f"remove the run: runner clean {record.id}"
         )
     return record
 

@@ -211,7 +211,8 @@ class Shard:
             entries = tuple(self._entries.values())
         codes = {WorkerExit(int(str(e.facts["exit"]))) for e in entries if e.outcome is Outcome.FAILED}
         if self._remaining():
-            codes.add(WorkerExit.DRAINED)
+            # Nobody told us to stop, and yet something is left: a thread died.
+            codes.add(WorkerExit.DRAINED if self._stop.event.is_set() else WorkerExit.BUG)
         end = gravest(codes)
         counts = self._counts()
         self.summary = (
