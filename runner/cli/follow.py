@@ -13,6 +13,7 @@ from runner.report import run as report
 from runner.runs import RunState, RunStatus, Watch, ending, verdict
 from runner.spec import RunSpec
 from runner.store import Store
+from runner.task import Stage
 
 _LOOK_S = 0.5
 
@@ -61,7 +62,7 @@ def next_step(code: Exit, status: RunStatus) -> str | None:
     if status.state is RunState.RUNNING:
         return f"runner status {status.id} -w"
     if code is Exit.DONE:
-        return None
+        return "runner validate with the same options" if status.id.startswith(f"{Stage.DOWNLOAD}-") else None
     if status.state in (RunState.STOPPED, RunState.CANCELLED):
         return "the same submit again goes on where this run stopped"
     if code is Exit.NOT_ALLOWED:

@@ -1,0 +1,233 @@
+"""The commands that make and show runs, as a user types them, against a real server and real worker processes."""
+
+import fnmatch
+import json
+import logging
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runner.cli import main
+from runner.sandbox.tardis import Options, Server, serve
+
+GENERATED = {
+    "exchange": "binance",
+    "symbols": ["BTCUSDT", "ETHUSDT"],
+    "data_types": ["trades"],
+    "days": ["2024-08-01", "2024-08-03"],
+    "rows_per_day": 200,
+    "seed": 7,
+}
+RUNNER = (sys.executable, "-m", "runner")
+TWO_DAYS = ("--venues", "binance", "--data-types", "trades", "--start-date", "2024-08-01", "--end-date", "2024-08-02")
+HELD = "*/trades/2024/08/02/ETHUSDT*"
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serve(Options(generate=GENERATED, cache=tmp_path_factory.mktemp("generated"))) as server:
+        yield server
+
+
+@pytest.fixture
+def env(source: Server, tmp_path: Path) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("RUNNER_", "TARDIS_", "GCS_"))}
+    source.clear_faults()
+    return {
+        **ours,
+        "RUNNER_STORE": f"file://{tmp_path}/store",
+        "RUNNER_TARDIS_URL": source.url,
+        "RUNNER_TARDIS_API_URL": source.api_url,
+        "RUNNER_TARDIS_ATTEMPTS": "1",
+        "RUNNER_RETRY_LIMIT": "0",
+        "TARDIS_API_KEY": "fake-key-1",
+        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "TERM": "xterm",
+        "LINES": "24",
+        "COLUMNS": "80",
+    }
+
+
+@pytest.fixture
+def log_as_before() -> Iterator[None]:
+    """Undo what a command of this very process does to the log."""
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
+def run(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*RUNNER, *words], env=env, capture_output=True, text=True, timeout=100, check=False, stdin=subprocess.DEVNULL
+    )
+
+
+def wait_for_held_body(source: Server) -> None:
+    """Return once the server holds a body open: the worker is then in the middle of a task."""
+    while not any(
+        figures["in_flight"] for path, figures in source.stats()["paths"].items() if fnmatch.fnmatch(path, HELD)
+    ):
+        time.sleep(0.02)
+
+
+def test_plan_shows_tasks_and_starts_nothing(env: dict[str, str]) -> None:
+    done = run(env, "plan", *TWO_DAYS, "--shards", "3", "-o", "json")
+    document = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert document["apiVersion"] == "runner/v1"
+    assert [len(shard["tasks"]) for shard in document["shards"]] == [2, 1, 1]
+    assert run(env, "list", "-o", "name").stdout == ""
+
+
+def test_a_run_is_submitted_shown_validated_explained_and_cleaned(env: dict[str, str]) -> None:
+    first = run(env, "submit", "download", *TWO_DAYS, "--shards", "2", "-o", "json")
+    document = json.loads(first.stdout)
+    assert first.returncode == 0, first.stderr
+    assert (document["state"], document["tasks"]) == ("done", {"total": 4, "done": 4, "failed": 0})
+    again = run(env, "submit", "download", *TWO_DAYS, "--shards", "2", "-o", "name")
+    assert (again.returncode, again.stdout.strip()) == (0, document["id"])
+    assert "nothing to do" in again.stderr
+    assert run(env, "list", "-o", "name").stdout.split() == [document["id"]]
+    assert "■■" in run(env, "status").stdout
+    assert "download/2024-08-01/BINANCE:SPOT_PAIR:BTC-USDT" in run(env, "logs", "--shard", "0").stdout
+    assert run(env, "validate", *TWO_DAYS).stdout == "4 of 4 verified · 0 missing · 0 duplicated\n"
+    gaps = run(env, "validate", *TWO_DAYS[:-1], "2024-08-03", "-o", "json")
+    assert gaps.returncode == 3
+    assert [gap["day"] for gap in json.loads(gaps.stdout)["gaps"]] == ["2024-08-03", "2024-08-03"]
+    assert gaps.stderr.startswith("next: runner submit download")
+    why = run(env, "explain", "binance:spot_pair:btc-usdt", "2024-08-01", "--data-types", "trades", "-o", "json")
+    assert json.loads(why.stdout)["objects"][0]["state"] == "present"
+    refused = run(env, "clean", document["id"])
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "--yes" in refused.stderr
+    assert run(env, "clean", document["id"], "--yes").returncode == 0
+    assert run(env, "list", "-o", "name").stdout == ""
+    assert run(env, "validate", *TWO_DAYS).returncode == 0
+
+
+def test_failed_tasks_are_told_and_retry_runs_them_alone(env: dict[str, str], source: Server) -> None:
+    source.add_faults({"path": HELD, "fault": "corrupt", "kind": "gzip_trailer"})
+    first = run(env, "submit", *TWO_DAYS, "--shards", "2", "-o", "json")
+    document = json.loads(first.stdout)
+    assert first.returncode == 3, first.stderr
+    assert [failure["task"] for failure in document["failures"]] == ["download/2024-08-02/BINANCE:SPOT_PAIR:ETH-USDT"]
+    assert first.stderr.splitlines()[-1] == f"next: runner retry {document['id']}"
+    source.clear_faults()
+    again = run(env, "retry", document["id"], "-o", "json")
+    assert again.returncode == 0, again.stderr
+    retried = json.loads(again.stdout)
+    assert retried["id"] != document["id"]
+    assert retried["tasks"]["total"] == 1
+
+
+def test_ctrl_c_drains_and_the_same_submit_resumes(env: dict[str, str], source: Server) -> None:
+    source.add_faults({"path": HELD, "fault": "hold"})
+    words = [*RUNNER, "submit", *TWO_DAYS, "--shards", "1"]
+    with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for_held_body(source)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1].startswith("next: ")
+    assert "stopped" in run(env, "status").stdout
+    source.clear_faults()
+    resumed = run(env, "submit", *TWO_DAYS, "--shards", "1")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming" in resumed.stderr
+
+
+def test_cancel_from_another_terminal_ends_a_run(env: dict[str, str], source: Server) -> None:
+    source.add_faults({"path": HELD, "fault": "hold"})
+    words = [*RUNNER, "submit", *TWO_DAYS, "--shards", "1"]
+    with subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_for_held_body(source)
+        cancelled = run(env, "cancel", "download-", "-o", "json")
+        _, errors = process.communicate(timeout=60)
+    assert cancelled.returncode == 0, cancelled.stderr
+    assert json.loads(cancelled.stdout)["state"] == "cancelled"
+    assert process.returncode == 130, errors
+
+
+def test_a_terminal_gets_a_picture(env: dict[str, str], source: Server) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([*RUNNER, "submit", *TWO_DAYS], env=env, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        shown = read_all(ours)
+    assert process.returncode == 0
+    assert "\x1b[" in shown
+    assert any(glyph in shown for glyph in "·▒▓■")
+
+
+def test_a_dumb_terminal_gets_lines(env: dict[str, str], source: Server) -> None:
+    ours, theirs = pty.openpty()
+    words, dumb = [*RUNNER, "submit", *TWO_DAYS], {**env, "TERM": "dumb"}
+    with subprocess.Popen(words, env=dumb, stdout=subprocess.DEVNULL, stderr=theirs) as process:
+        os.close(theirs)
+        shown = read_all(ours)
+    assert process.returncode == 0
+    assert "\x1b" not in shown
+    assert "tasks (" in shown
+
+
+def read_all(terminal: int) -> str:
+    """Return what a terminal shows until its last writer has closed it."""
+    parts = []
+    try:
+        while part := os.read(terminal, 65_536):
+            parts.append(part)
+    except OSError:
+        pass  # Linux says EIO where others say end of file
+    os.close(terminal)
+    return b"".join(parts).decode()
+
+
+@pytest.mark.usefixtures("log_as_before")
+@pytest.mark.parametrize(
+    "given",
+    [
+        (("submit", "--store", "memory://x", *TWO_DAYS), 2, "memory://"),
+        (("submit", "--instruments", "NOPE", *TWO_DAYS), 5, "NOPE"),
+        (("submit", "downlod"), 2, "did you mean download?"),
+        (("submit", "--force", "--select", "failed"), 2, "--force"),
+        (("submit", "--store", "gs://some-bucket", *TWO_DAYS), 2, "gs://"),
+        (("status", "nope"), 5, "nope"),
+        (("status",), 5, "no runs"),
+        (("logs", "nope"), 5, "nope"),
+        (("cancel", "nope"), 5, "nope"),
+        (("retry", "nope"), 5, "nope"),
+        (("clean", "nope", "--yes"), 5, "nope"),
+        (("retry",), 2, "RUN"),
+        (("explain", "BINANCE:SPOT_PAIR:BTC-USDX", "2024-08-01"), 5, "did you mean BINANCE:SPOT_PAIR:BTC-USDT?"),
+        (("explain", "BINANCE:SPOT_PAIR:BTC-USDT", "2024-02-30"), 2, "2024-02-30"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_an_exit_code(
+    env: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    given: tuple[tuple[str, ...], int, str],
+) -> None:
+    words, code, part = given
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert main(words) == code
+    out, errors = capfd.readouterr()
+    assert out == ""
+    assert errors.startswith("error: ")
+    assert errors.count("\n") == 1
+    assert part in errors
+
+
+def test_an_empty_list_says_what_to_do(env: dict[str, str]) -> None:
+    done = run(env, "list")
+    assert (done.returncode, done.stdout.split()[0]) == (0, "RUN")
+    assert done.stderr.startswith("next: ")
