@@ -165,8 +165,9 @@ def nothing(subject: Subject, path: Path, outcome: Outcome, proof: Mapping[str, 
     return Ticks(path, Span(), metadata, empty)
 
 
-def candle_object(subject: Subject, table: pa.Table, ticks: Ticks) -> tuple[bytes, dict[str, str]]:
-    """Return the Parquet bytes and the metadata of an unsealed candle table made from these ticks alone."""
+def candle_object(subject: Subject, ticks: Ticks, *, key: str) -> tuple[bytes, dict[str, str]]:
+    """Return the Parquet bytes and the metadata of the unsealed candles under `key`, made from these ticks alone."""
+    table = ticks.candles[key]
     digest = Digest(table.schema)
     digest.update(table)
     inputs = [{"data_type": subject.data_type, "day": str(subject.task.day), "digest": ticks.metadata["digest"]}]
@@ -184,7 +185,7 @@ def candle_object(subject: Subject, table: pa.Table, ticks: Ticks) -> tuple[byte
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, table.schema, **writer_options(table.schema)) as writer:
         writer.write_table(table, row_group_size=max(1, table.num_rows))
-        writer.add_key_value_metadata(_footer(subject, metadata, inputs))
+        writer.add_key_value_metadata({**_footer(subject, metadata, inputs), "object": key})
     return sink.getvalue(), metadata
 
 
@@ -254,11 +255,15 @@ def _metadata(subject: Subject, outcome: Outcome, digest: str, span: Span, sourc
 
 
 def _footer(subject: Subject, metadata: Mapping[str, str], inputs: object) -> dict[str, str]:
-    """Return the file's own key-value metadata: the object's facts, what the file is of, and the inputs in full."""
+    """Return the file's own key-value metadata: the object's facts, what the file is of, and the inputs in full.
+
+    `object` is the key of the ticks, so that a file in another's place is found.
+    """
     own = {
         "day": str(subject.task.day),
         "data_type": subject.data_type,
         "venue": subject.venue,
         "key": subject.task.key,
+        "object": layout.ticks(subject.task.day, subject.data_type, subject.task.key),
     }
     return {**metadata, **own, "inputs": canonical(inputs).decode()}

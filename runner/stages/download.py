@@ -57,8 +57,8 @@ def _fetch(subject: Subject, path: Path, tools: Tools) -> tuple[Fetched[None], T
 
 def _commit(subject: Subject, ticks: Ticks, tools: Tools) -> dict[str, Fact]:
     task = subject.task
-    for key, table in ticks.candles.items():
-        body, metadata = candle_object(subject, table, ticks)
+    for key in ticks.candles:
+        body, metadata = candle_object(subject, ticks, key=key)
         commit(tools.store, key, body, metadata, mode=tools.mode)
     key = layout.ticks(task.day, subject.data_type, task.key)
     committed = commit(tools.store, key, ticks.path, ticks.metadata, mode=tools.mode)

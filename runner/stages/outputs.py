@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import date
 
 from runner import layout
+from runner.stages import content
 from runner.store import ObjectInfo, Store
 from runner.task import Entry, Fact, Outcome, Task
 
@@ -43,9 +44,11 @@ def kept(store: Store, tasks: Iterable[Task]) -> Iterator[Entry]:
 def entry(task: Task, data_type: str, ticks: ObjectInfo, **facts: Fact) -> Entry:
     """Return the entry that a ticks object proves. An object without our metadata proves rows unknown."""
     meta = ticks.metadata
-    outcome = Outcome(meta.get("outcome", Outcome.DONE))
+    named = meta.get("outcome")
+    outcome = Outcome(named) if named in content.OUTCOMES else Outcome.DONE
     proven: dict[str, Fact] = {name: meta.get(name) for name in ("digest", "source_md5", "min_ts", "max_ts")}
-    numbers: dict[str, Fact] = {name: int(meta[name]) for name in ("rows", "source_bytes") if meta.get(name)}
+    counts = {name: content.count(meta, name) for name in ("rows", "source_bytes")}
+    numbers: dict[str, Fact] = {name: count for name, count in counts.items() if count is not None}
     return Entry(
         task.id, data_type, outcome, {**proven, **numbers, "bytes": ticks.size, "generation": ticks.generation, **facts}
     )

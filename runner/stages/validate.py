@@ -17,7 +17,7 @@ from typing import Any
 from runner import layout, ledger
 from runner.errors import ConfigError, IncompleteError, PreconditionError
 from runner.ledger import canonical, sha256
-from runner.market.symbols import Instrument, exchange_of
+from runner.market.symbols import VENUES, Instrument, exchange_of
 from runner.stages import content, outputs
 from runner.stages.instruments import InstrumentTable, day_instruments
 from runner.stages.tools import Tools
@@ -25,6 +25,7 @@ from runner.store import ABSENT, ObjectInfo, Store
 from runner.task import Entry, Outcome, Stage, Task
 
 _SWAPS = 10
+_VENUES = frozenset(venue.venue for venue in VENUES)
 
 
 class Verdict(StrEnum):
@@ -128,7 +129,7 @@ def judge(grounds: Grounds, venue: str) -> Judgement:
         catalogue=grounds.table.digest,
         generations=sha256(canonical(sorted((key, info.generation) for key, info in keys.items()))),
         objects=len(keys),
-        rows=sum(int(info.metadata.get("rows", "0")) for info in ticks),
+        rows=sum(content.count(info.metadata, "rows") or 0 for info in ticks),
         bytes=sum(info.size for info in keys.values()),
         deep=grounds.deep,
     )
@@ -176,7 +177,8 @@ def _submit(grounds: Grounds, row: Instrument) -> str:
 def _doubts(grounds: Grounds, venue: str, keys: Mapping[str, ObjectInfo]) -> Iterator[str]:
     for key, info in grounds.found.items():
         name = layout.instrument_of(key.rsplit("/", 1)[-1].removesuffix(".parquet"))
-        if name.startswith(f"{venue}:") and key not in keys:
+        owner = name.split(":", 1)[0]
+        if key not in keys and (owner == venue or owner not in _VENUES):
             yield f"{key} is there, and the catalogue does not offer it"
         elif key in keys and '"catalogue_disagrees": true' in info.metadata.get("proof", ""):
             yield f"{key}: the source has no such file, though its catalogue offers it"
@@ -190,7 +192,7 @@ def record(store: Store, judgement: Judgement) -> None:
     key = layout.completeness(judgement.day, judgement.venue)
     for _ in range(_SWAPS):
         live = store.head(key)
-        document = json.loads(store.get(key)) if live else _blank(judgement)
+        document = _document(store, key) if live else _blank(judgement)
         document["dataTypes"][judgement.data_type] = _fields(judgement)
         body = json.dumps(document, indent=1, sort_keys=True).encode()
         try:
@@ -199,6 +201,15 @@ def record(store: Store, judgement: Judgement) -> None:
             continue
         return
     raise ConfigError(f"{key} in {store.url} changed {_SWAPS} times while it was being written; validate again")
+
+
+def _document(store: Store, key: str) -> dict[str, Any]:
+    try:
+        document: dict[str, Any] = json.loads(store.get(key))
+        document["dataTypes"].items()
+    except (ValueError, TypeError, KeyError, AttributeError) as e:
+        raise ConfigError(f"{key} in {store.url} is no completeness record ({e}); remove it and validate again") from e
+    return document
 
 
 def _blank(judgement: Judgement) -> dict[str, Any]:
