@@ -114,6 +114,16 @@ def test_object_changed_by_somebody_else_loses_metadata_and_generation(store: St
         store.put("a", b"x", if_generation=first.generation)
 
 
+def test_file_of_another_size_is_not_the_sidecars_even_with_its_time(store: Store, root: Path) -> None:
+    first = store.put("a", b"first", metadata={"rows": "1"})
+    kept = (root / "a").stat()
+    (root / "a").write_bytes(b"longer than first")
+    os.utime(root / "a", ns=(kept.st_atime_ns, kept.st_mtime_ns))
+    info = store.head("a")
+    assert (info.size, info.metadata) == (17, {})
+    assert info.generation != first.generation
+
+
 def test_copy_of_a_store_that_keeps_times_keeps_metadata(store: Store, root: Path, tmp_path: Path) -> None:
     infos = [store.put(f"d/{name}", b"1", metadata={"rows": name}) for name in "ab"]
     subprocess.run(["cp", "-a", str(root), str(tmp_path / "copy")], check=True)

@@ -144,6 +144,64 @@ def test_frozen_writer_that_wakes_late_is_refused(tmp_path: Path, writer) -> Non
     assert (count_of(tmp_path, "tmp"), count_of(tmp_path, "meta")) == (0, 2)
 
 
+@pytest.mark.parametrize("deed", ["swap", "delete"])
+def test_reader_overtaken_between_file_and_sidecar_sees_the_new_state(tmp_path: Path, writer, deed: str) -> None:
+    store = open_store(str(tmp_path))
+    first = store.put("a", b"old", metadata={"state": "old"})
+    writer.start(url=str(tmp_path), do="head", key="a", freeze_at=["read"])
+    writer.until("frozen")
+    if deed == "swap":
+        made = store.put("a", b"new", if_generation=first.generation, metadata={"state": "new"})
+        expected = [made.generation, made.crc32c, {"state": "new"}]
+    else:
+        store.delete("a")
+        expected = None
+    writer.kill(signal.SIGCONT)
+    assert writer.end()["facts"] == expected
+
+
+def test_swap_waits_for_a_delete_and_is_refused(tmp_path: Path, writers) -> None:
+    store = open_store(str(tmp_path))
+    first = store.put("a", b"old")
+    deleter, swapper = writers(), writers()
+    generation = {"key": "a", "if_generation": first.generation}
+    deleter.start(url=str(tmp_path), do="delete", freeze_at=["flock", "unlink"], **generation)
+    deleter.until("frozen")
+    swapper.start(url=str(tmp_path), do="put", body="new", **generation)
+    swapper.until("waiting")
+    deleter.kill(signal.SIGCONT)
+    assert deleter.end()["deleted"]
+    assert swapper.end()["error"] == "PreconditionError"
+    assert (store.head("a"), count_of(tmp_path, "meta")) == (None, 0)
+
+
+def test_delete_waits_for_a_swap_and_is_refused(tmp_path: Path, writers) -> None:
+    store = open_store(str(tmp_path))
+    first = store.put("a", b"old")
+    deleter, swapper = writers(), writers()
+    generation = {"key": "a", "if_generation": first.generation}
+    swapper.start(url=str(tmp_path), do="put", body="new", freeze_at=["replace"], **generation)
+    swapper.until("frozen")
+    deleter.start(url=str(tmp_path), do="delete", **generation)
+    deleter.until("waiting")
+    swapper.kill(signal.SIGCONT)
+    assert "generation" in swapper.end()
+    assert deleter.end()["error"] == "PreconditionError"
+    assert store.get("a") == b"new"
+
+
+def test_creator_whose_folder_is_pruned_makes_it_again(tmp_path: Path, writer) -> None:
+    store = open_store(str(tmp_path))
+    store.put("d/e/neighbour", b"")
+    writer.start(url=str(tmp_path), do="put", key="d/e/a", body="x", freeze_at=["link", "link"])
+    writer.until("frozen")
+    store.delete("d/e/neighbour")
+    assert not (tmp_path / "d").exists()
+    writer.kill(signal.SIGCONT)
+    assert "generation" in writer.end()
+    assert store.get("d/e/a") == b"x"
+
+
 def test_sweep_spares_the_living_however_slow(tmp_path: Path, writer) -> None:
     store = open_store(str(tmp_path))
     writer.start(url=str(tmp_path), do="put", key="slow", body="x", metadata={"a": "b"}, freeze_at=["link", "link"])

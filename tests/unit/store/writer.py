@@ -7,6 +7,7 @@ command is {"status": n}, the child's exit status as `subprocess` gives it (-9: 
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import resource
@@ -41,12 +42,13 @@ class Fate:
         self._steps = 0
         for name in STEPS:
             setattr(os, name, self._guard(name, getattr(os, name)))
+        io.open = self._guard("read", io.open)  # pathlib reads through it
         fcntl.flock = self._tell_of_waiting(self._guard("flock", fcntl.flock))
 
     def _guard(self, name: str, call):
         def step(*args, **kwargs):
-            self._steps += 1
-            if self._steps == self._die_at:
+            self._steps += name != "read"
+            if name != "read" and self._steps == self._die_at:
                 if name == "write":
                     call(args[0], bytes(args[1])[: len(args[1]) // 2])
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -85,7 +87,12 @@ def put(store: Store, command: dict) -> None:
 
 
 def delete(store: Store, command: dict) -> None:
-    say(deleted=store.delete(command["key"]))
+    say(deleted=store.delete(command["key"], if_generation=command.get("if_generation")))
+
+
+def head(store: Store, command: dict) -> None:
+    info = store.head(command["key"])
+    say(facts=info and [info.generation, info.crc32c, dict(info.metadata)])
 
 
 def read(store: Store, command: dict) -> None:
@@ -130,7 +137,7 @@ def churn(store: Store, command: dict) -> None:
         say(step=step)
 
 
-DEEDS = {"put": put, "delete": delete, "read": read, "tree": tree, "count_up": count_up, "churn": churn}
+DEEDS = {"put": put, "delete": delete, "head": head, "read": read, "tree": tree, "count_up": count_up, "churn": churn}
 
 
 def obey(command: dict) -> None:
