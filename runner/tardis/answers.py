@@ -19,6 +19,8 @@ LOCKED = 274
 NOT_OFFERED = 300
 _LONGEST_WAIT_S = 86_400.0
 _MESSAGE_CHARS = 300
+# a page of an object store may show the signature further down
+_PAGE_CHARS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +65,14 @@ def read_answer(status: int, headers: Mapping[str, str], body: str) -> Answer:
     except (ValueError, RecursionError):
         doc = None
     if not isinstance(doc, dict):
-        return Answer(status, None, _one_line(body), _retry_after(headers))
+        return Answer(status, None, _one_line(body)[:_PAGE_CHARS], _retry_after(headers))
     code = doc.get("code")
     told = doc.get("retryAfterSeconds")
     wait_s = _seconds(told) if isinstance(told, int | float | str) else None
     return Answer(
         status,
         code if isinstance(code, int) else -1,
-        _one_line(str(doc.get("message", ""))),
+        _one_line(str(doc.get("message", "")))[:_MESSAGE_CHARS],
         wait_s if wait_s is not None else _retry_after(headers),
     )
 
@@ -95,7 +97,7 @@ def raise_for(answer: Answer, *, lock_wait_s: float) -> NoReturn:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:_MESSAGE_CHARS]
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _seconds(value: float | str) -> float | None:

@@ -58,7 +58,7 @@ def document(reply: Reply) -> Any:
     inflate = zlib.decompressobj(31)
     try:
         for piece in reply.chunks():
-            body += inflate.decompress(piece, _JSON_BYTES) if gzipped else piece
+            body += inflate.decompress(piece, _JSON_BYTES + 1) if gzipped else piece
             if len(body) > _JSON_BYTES:
                 raise IntegrityError(f"more than {_JSON_BYTES} bytes of JSON")
         if gzipped and not inflate.eof:

@@ -12,10 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import date
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
 from runner.errors import (
@@ -39,6 +38,7 @@ from runner.tardis.answers import (
 )
 from runner.tardis.body import Body, document, objects
 from runner.tardis.catalogue import Catalogue, parse_exchange
+from runner.tardis.files import DayFile, Fetched, Proof
 from runner.tardis.limits import Limits
 from runner.tardis.retry import Tries
 from runner.tardis.wire import Reply, Wire, clean_key, origin_of
@@ -50,63 +50,6 @@ T = TypeVar("T")
 
 _SLOT_TICK_S = 0.25
 _WITHOUT_DATA = {NOT_AVAILABLE: Outcome.NOT_AVAILABLE, NOT_OFFERED: Outcome.NOT_OFFERED}
-
-
-@dataclass(frozen=True, slots=True)
-class DayFile:
-    """One file of the source: exchange and symbol as Tardis writes them; `day` is UTC, by arrival time."""
-
-    exchange: str
-    data_type: str
-    day: date
-    symbol: str
-
-    def __str__(self) -> str:
-        return f"{self.exchange} {self.data_type} {self.day} {self.symbol}"
-
-    @property
-    def path(self) -> str:
-        """Return the file's path below the datasets URL.
-
-        >>> DayFile("binance", "trades", date(2024, 8, 8), "btc/usdt").path
-        '/binance/trades/2024/08/08/BTC-USDT.csv.gz'
-        """
-        parts = (self.exchange, self.data_type, f"{self.day:%Y}", f"{self.day:%m}", f"{self.day:%d}")
-        return "".join(f"/{quote(p, safe='')}" for p in (*parts, f"{dataset_symbol(self.symbol)}.csv.gz"))
-
-
-def dataset_symbol(symbol: str) -> str:
-    """Return a symbol as dataset paths spell it.
-
-    >>> dataset_symbol("btc/usd:perp")
-    'BTC-USD-PERP'
-    """
-    return symbol.upper().replace("/", "-").replace(":", "-")
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """The answer that settled a file without data, and whether the catalogue promised the file all the same."""
-
-    status: int
-    code: int | None
-    message: str
-    catalogue_disagrees: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched(Generic[T]):
-    """How a fetch ended: DONE with what `consume` made, or NOT_OFFERED, NOT_AVAILABLE, PENDING with the proof.
-
-    `source_md5` and `source_bytes` are of the compressed file, counted here. `attempts` leaves out told waits.
-    """
-
-    outcome: Outcome
-    value: T | None = None
-    source_md5: str | None = None
-    source_bytes: int = 0
-    attempts: int = 1
-    proof: Proof | None = None
 
 
 @dataclass(eq=False)
@@ -166,10 +109,10 @@ class Tardis:
         try:
             fetched = self._settled(file, self._tried(tries, file, consume))
         except TransientError as e:
-            raise self._final(str(file), e, tries.failures) from e
+            raise self._final(str(file), e, tries.attempts) from e
         except (SourceError, NotAllowedError, ConfigError) as e:
             raise type(e)(f"{file}: {e}") from e
-        return replace(fetched, attempts=tries.failures + 1)
+        return replace(fetched, attempts=max(tries.attempts, 1))
 
     def close(self) -> None:
         """Close idle connections; a later request opens new ones."""
@@ -253,13 +196,13 @@ class Tardis:
         try:
             return tries.run(attempt)
         except TransientError as e:
-            raise self._final(what, e, tries.failures) from e
+            raise self._final(what, e, tries.attempts) from e
         except (SourceError, NotAllowedError, ConfigError) as e:
             raise type(e)(f"{what}: {e}") from e
 
-    def _final(self, what: str, error: TransientError, failures: int) -> RunnerError:
+    def _final(self, what: str, error: TransientError, attempts: int) -> RunnerError:
         """Return the error that ends a request whose attempts all failed, the last one with `error`."""
-        tried = f"{what}: {error} ({max(failures, 1)} attempts)"
+        tried = f"{what}: {error} (attempts: {attempts})"
         if isinstance(error, ToldToWait) and error.locked:
             limit = f"nothing downloaded for {self.limits.lock_limit_s:g} s"
             return NotAllowedError(f"{what}: {error}; {limit}: egress must be one address for all users of this key")

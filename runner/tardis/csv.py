@@ -23,6 +23,7 @@ BLOCK_BYTES = 4 * 1024 * 1024
 _PIECE_BYTES = 1024 * 1024
 _LINE_BYTES = 64 * 1024
 _SHOWN_BYTES = 60
+_CAUSE_CHARS = 120
 
 # 2010 to 2100: times in seconds, ms or ns fall outside
 _EARLIEST_US = 1_262_304_000_000_000
@@ -94,7 +95,7 @@ def _parsed(rows: _Rows, block: bytes, line: int) -> pa.RecordBatch:
     except _BadRowError:
         pass
     # the parsers judge a block as a whole: search for the shortest beginning that is bad
-    lines = block.splitlines(keepends=True) if b"\r" not in block else _newline_split(block)
+    lines = [each + b"\n" for each in block.split(b"\n")[:-1]]
     good, bad = 0, len(lines)
     while bad - good > 1:
         middle = (good + bad) // 2
@@ -109,10 +110,6 @@ def _parsed(rows: _Rows, block: bytes, line: int) -> pa.RecordBatch:
     except _BadRowError as e:
         raise IntegrityError(f"line {line + bad - 1}: {e}: {_shown(culprit)}") from e
     raise IntegrityError(f"line {line + bad - 1}: cannot be read after the lines before it: {_shown(culprit)}")
-
-
-def _newline_split(block: bytes) -> list[bytes]:
-    return [line + b"\n" for line in block.split(b"\n")[:-1]]
 
 
 def _shown(line: bytes) -> str:
@@ -143,9 +140,13 @@ class _Rows:
         )
         return parse, convert
 
+    @property
+    def _foreign(self) -> str:
+        return f"not a row of {self.prefix.decode().rstrip(',')}"
+
     def parse(self, block: bytes) -> pa.RecordBatch:
         """Return the rows of a block of whole lines; _BadRowError when any is not sound."""
-        rows = block.count(b"\n")
+        rows = block.count(b"\n" + self.prefix) + block.startswith(self.prefix)
         self._check_bytes(block, rows)
         parse, convert = self._options
         read = arrow_csv.ReadOptions(
@@ -156,13 +157,15 @@ class _Rows:
                 pa.BufferReader(block), read_options=read, parse_options=parse, convert_options=convert
             )
         except (pa.ArrowInvalid, pa.ArrowKeyError) as e:
-            raise _BadRowError(" ".join(str(e).split())) from e
+            raise _BadRowError(" ".join(str(e).replace("Row #1: ", "").split())[:_CAUSE_CHARS]) from e
         if table.num_rows != rows:
-            raise _BadRowError(f"{rows} lines, but {table.num_rows} rows")
+            raise _BadRowError(self._foreign)
         columns = [self._checked(c.name, c.type, table.column(c.csv)) for c in self.data_type.columns]
         return pa.RecordBatch.from_arrays(columns, schema=self.data_type.ticks)
 
     def _check_bytes(self, block: bytes, rows: int) -> None:
+        if not block.startswith(self.prefix):
+            raise _BadRowError(self._foreign)
         for byte, name in ((b"\r", "a carriage return"), (b"\0", "a NUL byte")):
             if byte in block:
                 raise _BadRowError(name)
@@ -173,8 +176,6 @@ class _Rows:
         # Arrow takes hexadecimal for a whole number; in an id it is none of our business
         if any(block.count(x) > rows * self.prefix.count(x) for x in _HEX if x in block) and self._has_hex_time(block):
             raise _BadRowError("a time in hexadecimal")
-        if not block.startswith(self.prefix) or block.count(b"\n" + self.prefix) != rows - 1:
-            raise _BadRowError(f"not a row of {self.prefix.decode().rstrip(',')}")
 
     def _has_hex_time(self, block: bytes) -> bool:
         times = [self.data_type.csv_columns.index(c.csv) for c in self.data_type.columns if c.type == TIME]

@@ -30,12 +30,16 @@ def _wait(stop: threading.Event, seconds: float) -> None:
 
 @dataclass
 class Tries:
-    """One request's attempts. `stuck(since)`: whether nothing at all came through for too long since that moment."""
+    """One request's attempts; `attempts` counts them without waits told by the source and refusals of the key.
+
+    `stuck(since)`: whether nothing at all came through for too long since that moment of the monotonic clock.
+    """
 
     limits: Limits
     stop: threading.Event
     stuck: Callable[[float], bool]
-    failures: int = 0
+    attempts: int = field(default=0, init=False)
+    _failures: int = field(default=0, init=False)
     _refusals: int = field(default=0, init=False)
     _told_since: float | None = field(default=None, init=False)
     _refused_since: float | None = field(default=None, init=False)
@@ -52,7 +56,9 @@ class Tries:
             sleep=lambda seconds: _wait(self.stop, seconds),
             reraise=True,
         )
-        return retrying(attempt)
+        result = retrying(attempt)
+        self.attempts = self._failures + 1
+        return result
 
     def _judge(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
@@ -63,9 +69,10 @@ class Tries:
             self._refused(now)
         else:
             self._refused_since, self._refusals = None, 0
-            self.failures += 1
-            self._over = self.failures >= self.limits.attempts
-            self._pause_s = self._backoff_s(self.failures)
+            self._failures += 1
+            self.attempts = self._failures
+            self._over = self._failures >= self.limits.attempts
+            self._pause_s = self._backoff_s(self._failures)
 
     def _told(self, told: ToldToWait, now: float) -> None:
         if self._told_since is None:

@@ -74,7 +74,7 @@ def ended_within(seconds):
 def test_a_cut_body_is_no_success(raw_server, tardis, framing, share):
     part = BODY[: int(len(BODY) * share)]
     server = raw_server(lambda call: call.send(framed(framing, part, promised=BODY)))
-    with pytest.raises(TransientError, match=r"^binance trades 2024-08-08 BTCUSDT: the body broke off .*2 attempts"):
+    with pytest.raises(TransientError, match=r"^binance trades 2024-08-08 BTCUSDT: the body broke off .*attempts: 2"):
         tardis(server.url).fetch(FILE, join)
     assert len(server.calls) == 2
 
@@ -126,7 +126,7 @@ def test_x_md5_replaces_the_second_fetch_quoted_or_not(raw_server, tardis, shown
 
 def test_a_wrong_x_md5_is_an_integrity_error(raw_server, tardis):
     server = raw_server(lambda call: call.answer(BODY, "200 OK", f'x-md5: "{"0" * 32}"'))
-    with pytest.raises(IntegrityError, match=f"MD5 is {MD5}.*2 attempts"):
+    with pytest.raises(IntegrityError, match=f"MD5 is {MD5}.*attempts: 2"):
         tardis(server.url).fetch(FILE, join)
 
 
@@ -224,7 +224,7 @@ def test_time_spent_by_the_consumer_is_not_blamed_on_the_server(raw_server, tard
 def test_a_refused_connection_is_transient(tardis):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with pytest.raises(TransientError, match=r"^binance trades .*refused.*3 attempts"):
+    with pytest.raises(TransientError, match=r"^binance trades .*refused.*attempts: 3"):
         tardis(f"http://127.0.0.1:{port}", attempts=3).fetch(FILE, join)
 
 
@@ -449,7 +449,7 @@ def test_a_told_wait_is_obeyed_and_is_no_failure(raw_server, tardis, status, tol
 @pytest.mark.parametrize("told", ["", "0", "-5", "soon", "nan", "inf", "Sat, 10 Aug 1996 08:00:00 GMT"])
 def test_a_wait_that_says_nothing_is_a_failure(raw_server, tardis, told):
     server = raw_server(lambda call: call.answer("", "429 Slow down", f"Retry-After: {told}"))
-    with pytest.raises(TransientError, match=r"429.*3 attempts"):
+    with pytest.raises(TransientError, match=r"429.*attempts: 3"):
         tardis(server.url, attempts=3).fetch(FILE, join)
     assert len(server.calls) == 3
 
@@ -582,16 +582,22 @@ def test_connections_are_kept_alive(tardis):
 )
 def test_broken_metadata_is_an_integrity_error(raw_server, tardis, body, why):
     server = raw_server(lambda call: call.answer(body))
-    with pytest.raises(IntegrityError, match=f"^/exchanges: .*{why}.*2 attempts"):
+    with pytest.raises(IntegrityError, match=f"^/exchanges: .*{why}.*attempts: 2"):
         tardis(server.url).exchanges()
 
 
-@pytest.mark.parametrize(
-    "zipped", [gzip.compress(b"[]")[:-3], b"\x1f\x8bxxxxxxxxxxxxxxxxx", gzip.compress(bytes(300_000_000), 1)]
-)
+@pytest.mark.parametrize("zipped", [gzip.compress(b"[]")[:-3], b"\x1f\x8bxxxxxxxxxxxxxxxxx", b""])
 def test_broken_compressed_metadata_is_an_integrity_error(raw_server, tardis, zipped):
     server = raw_server(lambda call: call.answer(zipped, "200 OK", "Content-Encoding: gzip"))
     with pytest.raises(IntegrityError):
+        tardis(server.url, attempts=1).exchanges()
+
+
+@pytest.mark.slow
+def test_metadata_without_end_is_an_integrity_error(raw_server, tardis):
+    bomb = gzip.compress(bytes(300_000_000), 1)
+    server = raw_server(lambda call: call.answer(bomb, "200 OK", "Content-Encoding: gzip"))
+    with pytest.raises(IntegrityError, match="bytes of JSON"):
         tardis(server.url, attempts=1).exchanges()
 
 

@@ -1,0 +1,161 @@
+"""The client over TLS, as it meets the real source: the same patience, and a certificate that counts."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+
+import pytest
+
+from runner.errors import DrainedError, TransientError
+from runner.tardis.client import DayFile
+
+FILE = DayFile("binance", "trades", date(2024, 8, 8), "BTCUSDT")
+BODY = bytes(range(256)) * 4000
+HEAD = f"HTTP/1.1 200 OK\r\nContent-Length: {len(BODY)}\r\n".encode()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """Return (certificate, key) files for 127.0.0.1, made by the openssl command."""
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    subprocess.run(
+        [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=127.0.0.1",
+            "-addext",
+            "subjectAltName=IP:127.0.0.1",
+            "-keyout",
+            key,
+            "-out",
+            cert,
+        ],
+        check=True,
+        capture_output=True,
+    )
+    return cert, key
+
+
+@pytest.fixture
+def tls_server(certificate) -> Iterator[Callable[[Callable[[ssl.SSLSocket], None]], str]]:
+    """Start a server that handshakes and then hands each connection to a script; yields its URL."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    listener = socket.create_server(("127.0.0.1", 0))
+    threads = []
+
+    def start(script):
+        def accept():
+            while True:
+                try:
+                    raw, _ = listener.accept()
+                except OSError:
+                    return
+                try:
+                    with context.wrap_socket(raw, server_side=True) as sock:
+                        sock.settimeout(10)
+                        script(sock)
+                except OSError:
+                    raw.close()  # the client did not like the certificate, or hung up
+
+        threads.append(threading.Thread(target=accept))
+        threads[-1].start()
+        return f"https://127.0.0.1:{listener.getsockname()[1]}/v1"
+
+    yield start
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    for thread in threads:
+        thread.join(5)
+
+
+@pytest.fixture
+def trusted(certificate, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+
+
+def join(chunks):
+    return b"".join(chunks)
+
+
+def serve_forever(sock):
+    while sock.recv(65536):
+        sock.sendall(HEAD + b"\r\n" + BODY)
+
+
+@pytest.mark.usefixtures("trusted")
+def test_files_arrive_over_one_kept_connection(tls_server, tardis):
+    accepted = []
+
+    def script(sock):
+        accepted.append(sock)
+        serve_forever(sock)
+
+    client = tardis(tls_server(script))
+    assert [client.fetch(FILE, join).value == BODY for _ in range(3)] == [True] * 3
+    assert len(accepted) == 1
+    client.close()
+
+
+def test_an_unknown_certificate_is_refused_before_the_key_is_sent(tls_server, tardis):
+    heard = []
+    with pytest.raises(TransientError, match="certificate verify failed"):
+        tardis(tls_server(lambda sock: heard.append(sock.recv(65536)))).fetch(FILE, join)
+    assert heard == []
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_stall_ends_within_its_limit(tls_server, tardis):
+    gone = threading.Event()
+
+    def script(sock):
+        sock.recv(65536)
+        sock.sendall(HEAD + b"\r\n" + BODY[:100_000])
+        gone.wait(10)
+
+    client = tardis(tls_server(script), attempts=1)
+    began = time.monotonic()
+    with pytest.raises(TransientError, match="stalled: no byte"):
+        client.fetch(FILE, join)
+    gone.set()
+    assert time.monotonic() - began < 0.4 + 1
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_stop_ends_a_body(tls_server, tardis):
+    gone = threading.Event()
+
+    def script(sock):
+        sock.recv(65536)
+        sock.sendall(HEAD + b"\r\n" + BODY[:100_000])
+        client.stop.set()
+        gone.wait(10)
+
+    client = tardis(tls_server(script), stall_s=60)
+    with pytest.raises(DrainedError):
+        client.fetch(FILE, join)
+    gone.set()
+
+
+@pytest.mark.usefixtures("trusted")
+def test_a_redirect_from_https_to_http_is_not_followed(tls_server, tardis):
+    def script(sock):
+        sock.recv(65536)
+        sock.sendall(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/x\r\nContent-Length: 0\r\n\r\n")
+
+    with pytest.raises(TransientError, match="from https to http"):
+        tardis(tls_server(script), attempts=1).fetch(FILE, join)
