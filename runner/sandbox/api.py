@@ -32,6 +32,7 @@ _FILTERS = frozenset(
         "availableTo",
     }
 )
+_BASE_CHARS = 3
 _QUOTES = ("FDUSD", "USDT", "USDC", "TUSD", "BUSD", "USD", "EUR", "GBP", "TRY", "KRW", "BTC", "ETH", "BNB", "DAI")
 
 
@@ -130,16 +131,16 @@ def _row(exchange: str, item: Mapping[str, Any], until: datetime | None) -> dict
 
 
 def _currencies(symbol: str) -> tuple[str, str]:
-    head = (
-        symbol.split("_", maxsplit=1)[0]
-        if "_" in symbol and "-" not in symbol.split("_", maxsplit=1)[0] and symbol[-1].isdigit()
-        else symbol
-    )
-    words = head.replace("_", "-").split("-")
+    """Return base and quote as far as a symbol tells them, by the source's names (XBT is BTC)."""
+    words = symbol.replace("_", "-").split("-")
+    base, quote = words[0], "USD"
     if len(words) > 1 and words[1] in _QUOTES:
-        return words[0], words[1]
-    quote = next((quote for quote in _QUOTES if words[0].endswith(quote) and words[0] != quote), "USD")
-    return words[0].removesuffix(quote) or words[0], quote
+        quote = words[1]
+    else:
+        # XBTUSD is no pair of TUSD.
+        quote = next((name for name in _QUOTES if len(base) - len(name) >= _BASE_CHARS and base.endswith(name)), quote)
+        base = base.removesuffix(quote) or base
+    return base.replace("XBT", "BTC"), quote
 
 
 def _read_filter(value: str) -> dict[str, Any]:
