@@ -34,7 +34,7 @@ from runner.market.schema import (
 from runner.tardis import csv
 from runner.task import Outcome, Source, Task
 
-_MEDIAN_BATCH_ROWS = 1 << 20
+_MEDIAN_BATCH_ROWS = TICK_ROW_GROUP
 
 
 @dataclass(slots=True)
