@@ -9,7 +9,8 @@ from pathlib import Path
 
 from runner import layout
 from runner.errors import ConfigError, TransientError
-from runner.stages.commit import commit
+from runner.stages import outputs
+from runner.stages.commit import Mode, commit
 from runner.stages.convert import Conversion, Subject, Ticks, candle_object, nothing
 from runner.stages.tools import Tools
 from runner.tardis.client import DayFile, Fetched
@@ -17,13 +18,15 @@ from runner.task import Entry, Fact, Outcome, Task
 
 
 def run(task: Task, data_type: str, tools: Tools) -> Entry:
-    """Fetch, convert and commit one data type of a task; return its settled or pending entry.
+    """Fetch, convert and commit one data type of a task; return its settled or pending entry. What is there stays.
 
     Candles are committed before the ticks, so ticks in the store mean that their candles are there too.
     """
     if task.source is None:
         raise ConfigError(f"{task.id}: the plan names no source for this task; submit the request anew")
     started = time.monotonic()
+    if tools.mode is Mode.KEEP and (twin := outputs.made_since(tools.store, task, data_type)) is not None:
+        return outputs.entry(task, data_type, twin, kept=True, written=False)
     subject = Subject(task, data_type, task.source)
     path = tools.scratch / f"{task.day}-{data_type}-{layout.name_of(task.key)}.parquet"
     try:

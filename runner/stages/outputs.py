@@ -25,6 +25,16 @@ def present(task: Task, data_type: str, found: Mapping[str, ObjectInfo]) -> Obje
     return found[keys[-1]] if all(key in found for key in keys) else None
 
 
+def made_since(store: Store, task: Task, data_type: str) -> ObjectInfo | None:
+    """Return the ticks object when every output is there now; costs one request where nothing is.
+
+    For a worker about to begin a task: a twin may have done it since, while this one slept or was slow to end.
+    """
+    *derived, last = layout.outputs(task.day, data_type, task.key)
+    ticks = store.head(last)
+    return ticks if ticks is not None and all(store.head(key) is not None for key in derived) else None
+
+
 def missing(store: Store, tasks: Iterable[Task]) -> tuple[Task, ...]:
     """Return the tasks with only the data types that lack an output, without those that lack none."""
     return tuple(
