@@ -7,6 +7,7 @@ signature) gets into a message or a log.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from http.client import HTTPException
@@ -25,6 +26,7 @@ _MAX_REDIRECTS = 5
 _CHUNK_BYTES = 64 * 1024
 _TEXT_BYTES = 64 * 1024
 _CAUSE_CHARS = 200
+_MD5 = re.compile("[0-9a-f]{32}")
 _PORTS = {"http": 80, "https": 443}
 _FAILURES = (HTTPError, HTTPException, OSError)
 
@@ -66,8 +68,9 @@ class Reply:
 
     @property
     def md5(self) -> str | None:
-        """Return what `x-md5` says, as bare lower-case hex; None when not sent."""
-        return self.headers.get("x-md5", "").strip().strip('"').lower() or None
+        """Return what `x-md5` says, as bare lower-case hex; None when not sent, or not an MD5."""
+        text = self.headers.get("x-md5", "").strip().strip('"').lower()
+        return text if _MD5.fullmatch(text) else None
 
     def chunks(self) -> Iterator[bytes]:
         """Yield the body as it came, undecoded, in what a single read gave; TransientError when it is not whole."""

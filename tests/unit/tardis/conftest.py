@@ -119,7 +119,7 @@ def tardis() -> Iterator[Callable[..., Tardis]]:
             "attempts": 2,
             "backoff_s": 0.01,
             "backoff_max_s": 0.05,
-            "stall_s": 0.4,
+            "stall_s": 2.0,
             "min_bytes_per_s": 0,
             "min_speed_window_s": 0.5,
             "connect_s": 1.0,

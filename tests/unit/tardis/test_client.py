@@ -153,7 +153,7 @@ def test_an_unknown_exchange_is_a_configuration_error(server, tardis):
 )
 def test_passing_faults_are_survived(server, tardis, fault, count, attempts):
     server.add_faults({"path": ANY, "count": count, **fault})
-    fetched = tardis(server.url, attempts=3, min_bytes_per_s=10_000).fetch(FILE, count_rows)
+    fetched = tardis(server.url, attempts=3, min_bytes_per_s=10_000, stall_s=0.4).fetch(FILE, count_rows)
     assert (fetched.value, fetched.attempts) == (ROWS, attempts)
     assert fetched.source_md5 == hashlib.md5(RAW).hexdigest()
 
@@ -182,7 +182,7 @@ def test_passing_faults_are_survived(server, tardis, fault, count, attempts):
 def test_lasting_faults_end_in_one_line(server, tardis, fault, error, why):
     server.add_faults({"path": ANY, **fault})
     with pytest.raises(error) as caught:
-        tardis(server.url, min_bytes_per_s=10_000).fetch(FILE, count_rows)
+        tardis(server.url, min_bytes_per_s=10_000, stall_s=0.4).fetch(FILE, count_rows)
     assert type(caught.value) is error
     assert re.match(rf"binance trades 2024-08-08 BTCUSDT: [^\n]*{why}[^\n]*$", str(caught.value))
 

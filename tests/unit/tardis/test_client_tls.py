@@ -127,7 +127,7 @@ def test_a_stall_ends_within_its_limit(tls_server, tardis):
         sock.sendall(HEAD + b"\r\n" + BODY[:100_000])
         gone.wait(10)
 
-    client = tardis(tls_server(script), attempts=1)
+    client = tardis(tls_server(script), attempts=1, stall_s=0.4)
     began = time.monotonic()
     with pytest.raises(TransientError, match="stalled: no byte"):
         client.fetch(FILE, join)

@@ -144,7 +144,7 @@ def test_silence_in_the_head_ends_within_the_stall_limit(raw_server, tardis, sen
 
     server = raw_server(script)
     with ended_within(0.4 + 1), pytest.raises(TransientError, match="stalled"):
-        tardis(server.url, attempts=1).fetch(FILE, join)
+        tardis(server.url, attempts=1, stall_s=0.4).fetch(FILE, join)
 
 
 def test_silence_in_the_body_ends_within_the_stall_limit(raw_server, tardis):
@@ -154,7 +154,7 @@ def test_silence_in_the_body_ends_within_the_stall_limit(raw_server, tardis):
 
     server = raw_server(script)
     with ended_within(0.4 + 1), pytest.raises(TransientError, match=r"stalled: no byte for 0.4 s"):
-        tardis(server.url, attempts=1).fetch(FILE, join)
+        tardis(server.url, attempts=1, stall_s=0.4).fetch(FILE, join)
 
 
 @pytest.mark.parametrize(
@@ -206,18 +206,18 @@ def test_a_slow_but_sufficient_body_is_read_to_its_end(raw_server, tardis):
 
 
 def test_time_spent_by_the_consumer_is_not_blamed_on_the_server(raw_server, tardis):
-    body = bytes(300_000)
+    body = bytes(150_000)
     server = raw_server(lambda call: call.answer(body))
     pause = threading.Event()
 
     def slow(chunks):
         size = 0
         for chunk in chunks:
-            pause.wait(0.15)
+            pause.wait(0.6)
             size += len(chunk)
         return size
 
-    client = tardis(server.url, attempts=1, stall_s=0.2, min_bytes_per_s=1_000_000, min_speed_window_s=0.3)
+    client = tardis(server.url, attempts=1, stall_s=0.5, min_bytes_per_s=100_000, min_speed_window_s=0.5)
     assert client.fetch(FILE, slow).value == len(body)
 
 
@@ -443,7 +443,7 @@ def test_a_told_wait_is_obeyed_and_is_no_failure(raw_server, tardis, status, tol
     server = raw_server(script)
     fetched = tardis(server.url, attempts=1, lock_limit_s=60).fetch(FILE, join)
     assert (fetched.value, fetched.attempts) == (BODY, 1)
-    assert 1 <= at[1] - at[0] < 1.5
+    assert 1 <= at[1] - at[0] < 2.5
 
 
 @pytest.mark.parametrize("told", ["", "0", "-5", "soon", "nan", "inf", "Sat, 10 Aug 1996 08:00:00 GMT"])
