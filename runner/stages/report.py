@@ -12,7 +12,7 @@ from runner.errors import NotFoundError
 from runner.market.symbols import Instrument
 from runner.spec import RunSpec
 from runner.stages import expected, outputs, validate
-from runner.stages.instruments import InstrumentTable, day_instruments
+from runner.stages.instruments import InstrumentTable, day_instruments, read_instruments
 from runner.stages.validate import Gap, Grounds, Judgement, Reasons
 from runner.store import Store
 from runner.tardis.client import Tardis
@@ -94,7 +94,7 @@ def explain(spec: RunSpec, store: Store, tardis: Tardis, key: str, day: date) ->
 
     Raises NotFoundError when the catalogue does not list the key on that day.
     """
-    table = day_instruments(store, tardis, day)
+    table = read_instruments(store, day) or day_instruments(store, tardis, day)
     row = next((row for row in table.rows if row.instrument_key == key.upper()), None)
     if row is None:
         raise NotFoundError(_not_listed(table, key.upper()))
