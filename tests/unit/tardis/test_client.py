@@ -193,6 +193,25 @@ def test_a_404_for_a_day_not_exported_yet_is_pending(server, tardis):
     assert (fetched.outcome, fetched.proof.status) == (Outcome.PENDING, 404)
 
 
+def test_many_threads_under_many_faults_get_every_file_whole(serve, tardis):
+    server = serve(redirect=True)
+    faults = [
+        {"fault": "reset", "at": 0.5},
+        {"fault": "cut", "at": 0.7, "framing": "close"},
+        {"fault": "cut", "at": 0.5, "framing": "chunked"},
+        {"fault": "status", "code": 503},
+        {"fault": "corrupt", "kind": "gzip_trailer"},
+        {"fault": "corrupt", "kind": "html"},
+        {"fault": "corrupt", "kind": "wrong_md5"},
+    ]
+    server.add_faults(*({"path": "*", "probability": 0.06, "seed": n, **fault} for n, fault in enumerate(faults)))
+    client = tardis(server.url, attempts=30, connections=3)
+    with ThreadPoolExecutor(6) as threads:
+        fetched = list(threads.map(lambda _: client.fetch(FILE, count_rows), range(60)))
+    assert {(f.value, f.source_md5) for f in fetched} == {(ROWS, hashlib.md5(RAW).hexdigest())}
+    assert max(f.attempts for f in fetched) > 1
+
+
 def test_the_catalogue_is_asked_once(server, tardis):
     client = tardis(server.url)
     files = [DayFile("binance", "trades", date(2024, 7, day), "BTCUSDT") for day in range(1, 20)]

@@ -181,7 +181,7 @@ def test_a_trickle_ends_within_the_minimum_speed_window(raw_server, tardis, head
 def test_a_trickled_head_ends_within_the_stall_limit(raw_server, tardis):
     server = raw_server(lambda call: call.trickle(PLAIN_HEAD.encode() * 50, 0.02))
     with ended_within(0.4 + 1), pytest.raises(TransientError, match=r"no complete answer for 0.4 s"):
-        tardis(server.url, attempts=1).fetch(FILE, join)
+        tardis(server.url, attempts=1, stall_s=0.4).fetch(FILE, join)
 
 
 def test_a_body_that_slows_down_after_a_fast_start_is_given_up(raw_server, tardis):
