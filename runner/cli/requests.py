@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -9,6 +10,8 @@ import typer
 from runner.cli import follow, here
 from runner.cli.given import RUN, SELECTION, SOURCE, WHERE, Given, selection, takes
 from runner.cli.output import Output, say, say_next, show
+from runner.cli.steps import next_step, places
+from runner.cli.steps import selection as selection_words
 from runner.errors import Exit
 from runner.ledger import RunRecord
 from runner.report import documents, plans
@@ -37,15 +40,15 @@ def plan(stage: Stage = None, *, force: Force = False, output: Output = "table",
         names=(task.id for task in drafted.plan.tasks),
     )
     if drafted.plan.shards:
-        say_next("runner submit with the same options")
+        words = [spec.stage, *selection_words(drafted.request), "--shards", str(spec.shards), *places(given)]
+        say_next(f"runner submit {shlex.join(words)}")
     return Exit.DONE
 
 
 @takes(*SELECTION, *RUN, *WHERE, *SOURCE)
 def submit(stage: Stage = None, *, force: Force = False, output: Output = "table", given: Given) -> int:
     """Carry a request out here, attach to the run of it that is at work, or resume the one that stopped."""
-    spec = given.also(stage=stage, select=selection(given.flags["select"], force=force)).spec()
-    return carry_out(spec, output)
+    return carry_out(given.also(stage=stage, select=selection(given.flags["select"], force=force)), output)
 
 
 @takes(*_RESOURCES, *WHERE, *SOURCE)
@@ -55,11 +58,12 @@ def retry(run: RunName, *, output: Output = "table", given: Given) -> int:
     asked = {key: record.request[key] for key in ("stage", *SELECTION[2:])}
     first, last = record.request["days"]
     again = given.also(**asked, startDate=first, endDate=last, select="failed", parent=record.id)
-    return carry_out(again.spec(), output)
+    return carry_out(again, output)
 
 
-def carry_out(spec: RunSpec, output: str) -> int:
-    """Submit a spec, follow its run to the end and print what became of it; return the run's verdict."""
+def carry_out(given: Given, output: str) -> int:
+    """Submit a request, follow its run to the end and print what became of it; return the run's verdict."""
+    spec = given.spec()
     here.start_logging(spec)
     store = here.open_spec_store(spec)
     submission = submit_run(spec, store, here.open_tardis(spec))
@@ -74,13 +78,21 @@ def carry_out(spec: RunSpec, output: str) -> int:
     else:
         code, status = follow.carry_out(record, spec, store)
     print_run(status, output)
-    follow.tell_end(code, status)
+    tell_end(record, status, code, given)
     return code
 
 
 def print_run(status: RunStatus, output: str) -> None:
     """Print a run in the form asked for; as a table it is one line."""
     show(output, documents.run_document(status), table=report.line(status), names=[status.id])
+
+
+def tell_end(record: RunRecord, status: RunStatus, code: Exit, given: Given) -> None:
+    """Say on stderr what failed and what there is to do next."""
+    for text in report.failures(status):
+        say(text)
+    if (step := next_step(record, status, code, given)) is not None:
+        say_next(step)
 
 
 def _print_nothing(record: RunRecord | None, store: Store, output: str) -> None:

@@ -12,7 +12,8 @@ from runner import ledger, runs
 from runner.cli import follow, here
 from runner.cli.given import WHERE, Given, takes
 from runner.cli.output import Output, say, say_next, show
-from runner.cli.requests import RunName, print_run
+from runner.cli.requests import RunName, print_run, tell_end
+from runner.cli.steps import next_step
 from runner.errors import Exit, SpecError
 from runner.ledger import RunRecord
 from runner.logs import escape
@@ -58,13 +59,13 @@ def status(run: MaybeRun = None, *, watch: Follow = False, output: Output = "tab
     if watch:
         code, found = follow.follow(record, store)
         print_run(found, output)
-        follow.tell_end(code, found)
+        tell_end(record, found, code, given)
         return code
     found = Watch(store, record).status(alive=here.local(store).alive(record.id))
     size = shutil.get_terminal_size((100, 40))
     picture = report.text(found, width=size.columns, height=size.lines - 1)
     show(output, documents.run_document(found), table=picture, names=[found.id])
-    if (step := follow.next_step(follow.verdict_of(store, record), found)) is not None:
+    if (step := next_step(record, found, follow.verdict_of(store, record), given)) is not None:
         say_next(step)
     return Exit.DONE
 
@@ -112,7 +113,8 @@ def cancel(run: RunName, *, output: Output = "table", given: Given) -> int:
             return code
     found = Watch(store, record).status(alive=False)
     print_run(found, output)
-    say_next("the same submit again goes on where this run stopped" if was_running else f"runner clean {record.id}")
+    if (step := next_step(record, found, follow.verdict_of(store, record), given)) is not None:
+        say_next(step)
     return Exit.DONE
 
 

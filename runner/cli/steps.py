@@ -1,0 +1,72 @@
+"""What to do next, as a command that works when it is pasted."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from runner.cli.given import SELECTION, SOURCE, Given
+from runner.errors import Exit
+from runner.ledger import RunRecord
+from runner.runs import RunState, RunStatus
+from runner.spec import RunSpec
+from runner.spec.resolve import flag_of
+from runner.task import Stage
+
+_PLACES = ("store", *SOURCE)
+
+
+def next_step(record: RunRecord, status: RunStatus, code: Exit, given: Given) -> str | None:
+    """Return the command that takes a run further, or None when there is nothing to do.
+
+    `given` is how the present command was told where store and source are: the next one is told the same way.
+    """
+    stage = record.request["stage"]
+    if status.state is RunState.RUNNING:
+        return _command("status", status.id, "--watch", *places(given))
+    if status.state in (RunState.STOPPED, RunState.CANCELLED):
+        return _command("submit", stage, *selection(record.request), *places(given))
+    if code is Exit.NOT_ALLOWED:
+        return "correct the key in TARDIS_API_KEY or TARDIS_API_KEY_FILE, then submit again"
+    if stage == Stage.VALIDATE or code is Exit.DONE:
+        whole = code is Exit.DONE and stage == Stage.VALIDATE
+        return None if whole else _command("validate", *_what(record.request), *places(given))
+    return _command("retry", status.id, *places(given))
+
+
+def selection(request: Mapping[str, Any]) -> list[str]:
+    """Return the options that make this request again, those that stand at their defaults left out."""
+    words = _what(request)
+    if request["select"] != RunSpec().select:
+        words += ["--select", str(request["select"])]
+    if request["parent"]:
+        words += ["--parent", str(request["parent"])]
+    return words
+
+
+def places(given: Given) -> list[str]:
+    """Return the options by which a command line named its run file, store and source."""
+    words = ["-f", str(given.file)] if given.file else []
+    for key in _PLACES:
+        if (value := given.flags.get(key)) is not None:
+            words += [flag_of(key), str(value)]
+    return words
+
+
+def _what(request: Mapping[str, Any]) -> list[str]:
+    default = RunSpec().model_dump(mode="json", by_alias=True)
+    words = ["--start-date", request["days"][0], "--end-date", request["days"][-1]]
+    for key in SELECTION[2:]:
+        value = request[key]
+        if isinstance(value, list):
+            same, text = sorted(value) == sorted(default[key]), ",".join(value)
+        else:
+            same, text = value == default[key], str(value)
+        if not same:
+            words += [flag_of(key), text]
+    return words
+
+
+def _command(*words: str) -> str:
+    return f"runner {shlex.join(words)}"
