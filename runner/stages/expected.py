@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import groupby
@@ -15,6 +16,8 @@ from runner.store import Store
 from runner.tardis.catalogue import parse_exchange
 from runner.tardis.client import Tardis
 from runner.task import Stage, Task
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +32,15 @@ class Day:
 def days_of(spec: RunSpec, tardis: Tardis) -> tuple[date, ...]:
     """Return the days of a request, both ends included.
 
-    Without dates: the newest day that all venues of the request have exported.
+    Without dates: the newest day exported of all those venues of the request that the source lists.
+    Raises NotFoundError when it lists none of them.
     """
     if spec.start_date is None:
-        until = (parse_exchange(tardis.exchange(exchange_of(venue))).exported_until for venue in spec.venues)
-        return (min(until).date() - timedelta(days=1),)
+        listed = {item.get("id") for item in tardis.exchanges()}
+        asked = [exchange for exchange in map(exchange_of, spec.venues) if exchange in listed]
+        if not asked:
+            raise NotFoundError(f"{tardis.api_url} lists none of {', '.join(spec.venues)}; give other --venues")
+        return (min(parse_exchange(tardis.exchange(e)).exported_days_until for e in asked) - timedelta(days=1),)
     last = spec.end_date or spec.start_date
     return tuple(spec.start_date + timedelta(days=n) for n in range((last - spec.start_date).days + 1))
 
@@ -74,9 +81,12 @@ def venue_tasks(day: Day, spec: RunSpec) -> Iterator[Task]:
             yield Task(Stage.VALIDATE, day.day, venue, spec.data_types)
 
 
-def refuse_nothing(spec: RunSpec, days: Iterable[Day]) -> None:
-    """Raise NotFoundError when the request's selectors match no instrument on any of its days."""
-    if not any(day.tasks for day in days):
+def refuse_nothing(spec: RunSpec, days: Sequence[Day]) -> None:
+    """Raise NotFoundError when the request matches no instrument on any of its days; warn of venues without any."""
+    found = {task.key.split(":", 1)[0] for day in days for task in day.tasks}
+    if without := [venue for venue in spec.venues if venue not in found]:
+        log.warning("nothing is expected of %s: no instrument there matches the request", ", ".join(without))
+    if not found:
         asked = [*spec.instruments, *spec.instrument_types] or ["every instrument"]
         raise NotFoundError(
             f"nothing matches: {', '.join(asked)} on {', '.join(spec.venues)} with {', '.join(spec.data_types)} "
