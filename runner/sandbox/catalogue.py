@@ -24,7 +24,9 @@ from runner.sandbox.clock import Clock
 from runner.sandbox.kinds import symbol_type
 
 _SUFFIX = ".csv.gz"
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.\-]*$")
+# Symbols may be in any script, but none is a path or hidden.
+_NAME = re.compile(r"^[^./\\\x00][^/\\\x00]*$")
+_TIMES = ("availableSince", "availableTo")
 _DAY = timedelta(days=1)
 # A day is exported in the morning after it.
 _EXPORT_DELAY = timedelta(hours=6)
@@ -53,6 +55,10 @@ class Offered:
     until: datetime
 
 
+# Data type, day, names in the directory of both.
+_Found = tuple[str, date, tuple[str, ...]]
+
+
 class Listings:
     """Directory listings, kept for as long as the directory stays as it was."""
 
@@ -63,7 +69,8 @@ class Listings:
         """Return the sorted names in a directory, nothing when there is none."""
         key = str(path)
         try:
-            changed_ns = os.stat(key).st_mtime_ns  # noqa: PTH116 -- thousands of times a request
+            # Unlike the modification time, nobody can set this one back.
+            changed_ns = os.stat(key).st_ctime_ns  # noqa: PTH116 -- thousands of times a request
             known = self._known.get(key)
             if known is not None and known[0] == changed_ns:
                 return known[1]
@@ -97,6 +104,9 @@ class Catalogue:
         self._generated = generated
         self._clock = clock
         self._listings = Listings()
+        self._derivations: dict[str, tuple[tuple[_Found, ...], dict[str, Any]]] = {}
+        self._offers: dict[str, tuple[dict[str, Any], dict[str, Offered]]] = {}
+        self._documents: dict[Path, tuple[int, dict[str, Any]]] = {}
 
     def exchanges(self) -> list[str]:
         """Return the exchanges that this sandbox has anything of."""
@@ -115,17 +125,11 @@ class Catalogue:
 
     def offered(self, exchange: str) -> dict[str, Offered]:
         """Return what an exchange offers, by symbol."""
-        datasets = self.exchange(exchange).get("datasets") or {}
-        until = instant(datasets.get("exportedUntil")) or datetime.max.replace(tzinfo=UTC)
-        return {
-            item["id"]: Offered(
-                item["id"],
-                tuple(item.get("dataTypes", ())),
-                instant(item.get("availableSince")) or datetime.min.replace(tzinfo=UTC),
-                min(until, instant(item.get("availableTo")) or until),
-            )
-            for item in datasets.get("symbols", ())
-        }
+        document = self.exchange(exchange)
+        known = self._offers.get(exchange)
+        if known is None or known[0] is not document:
+            known = self._offers[exchange] = (document, _offers(document))
+        return known[1]
 
     def file(self, exchange: str, data_type: str, day: date, symbol: str) -> Path | None:
         """Return the path of a day file that exists."""
@@ -149,26 +153,41 @@ class Catalogue:
         path = self.data / "exchanges" / f"{exchange}.json" if self.data and _NAME.match(exchange) else None
         if path is None or not path.is_file():
             return None
+        document = self._read(path)
+        spans = self._spans(exchange, ())
+        return _with_generated(document, exchange, spans) if spans else document
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        stat = path.stat()
+        known = self._documents.get(path)
+        if known is not None and known[0] == stat.st_ctime_ns:
+            return known[1]
         try:
-            document = json.loads(path.read_bytes())
+            document: dict[str, Any] = json.loads(path.read_bytes())
         except ValueError as error:
             raise SpecError(f"catalogue {path}: not JSON ({error}); mend or remove it") from error
-        if not isinstance(document, dict):
-            raise SpecError(f"catalogue {path}: not an object; give the answer of /v1/exchanges/{exchange}")
-        spans = self._spans(exchange, with_files=False)
-        if spans:
-            _merge(document, exchange, spans)
+        if not _is_catalogue(document):
+            raise SpecError(f"catalogue {path}: not an exchange's document; give the answer of /v1/exchanges/:exchange")
+        if time.time_ns() - stat.st_ctime_ns > _RACY_NS:
+            self._documents[path] = (stat.st_ctime_ns, document)
         return document
 
     def _derived(self, exchange: str) -> dict[str, Any]:
-        spans = self._spans(exchange, with_files=True)
+        found = tuple(self._days(exchange, None))
+        known = self._derivations.get(exchange)
+        if known is None or known[0] != found:
+            known = self._derivations[exchange] = (found, self._derive(exchange, found))
+        return known[1]
+
+    def _derive(self, exchange: str, found: tuple[_Found, ...]) -> dict[str, Any]:
+        spans = self._spans(exchange, found)
         first = min((span.first for span in spans.values()), default=date(1970, 1, 1))
         until = max((span.last for span in spans.values()), default=first - _DAY) + _DAY
         symbols = [_symbol(exchange, symbol, span, until) for symbol, span in sorted(spans.items())]
         return {
             **summary(exchange),
             "availableSince": text(first),
-            "availableSymbols": [{k: v for k, v in each.items() if k != "dataTypes"} for each in symbols],
+            "availableSymbols": [_raw(exchange, each) for each in symbols],
             "incidentReports": [],
             "channelDetails": [],
             "datasets": {
@@ -180,19 +199,19 @@ class Catalogue:
             },
         }
 
-    def _spans(self, exchange: str, *, with_files: bool) -> dict[str, _Span]:
+    def _spans(self, exchange: str, found: tuple[_Found, ...]) -> dict[str, _Span]:
         spans: dict[str, _Span] = {}
         for days in self._generated:
             for symbol in days.symbols if days.exchange == exchange else ():
                 for data_type in days.data_types:
                     spans.setdefault(symbol, _Span()).add(data_type, days.first, days.last)
-        for data_type, day, names in self._days(exchange, None) if with_files else ():
+        for data_type, day, names in found:
             for name in names:
                 if name.endswith(_SUFFIX):
                     spans.setdefault(name.removesuffix(_SUFFIX), _Span()).add(data_type, day, day)
         return spans
 
-    def _days(self, exchange: str, data_types: list[str] | None) -> Iterator[tuple[str, date, tuple[str, ...]]]:
+    def _days(self, exchange: str, data_types: list[str] | None) -> Iterator[_Found]:
         """Yield (data type, day, names of files) for every day directory."""
         if self.data is None or not _NAME.match(exchange):
             return
@@ -205,6 +224,20 @@ class Catalogue:
                         found = read_day(year, month, day)
                         if found is not None:
                             yield data_type, found, names(root / year / month / day)
+
+
+def _offers(document: Mapping[str, Any]) -> dict[str, Offered]:
+    datasets = document.get("datasets") or {}
+    until = instant(datasets.get("exportedUntil")) or datetime.max.replace(tzinfo=UTC)
+    return {
+        item["id"]: Offered(
+            item["id"],
+            tuple(item.get("dataTypes", ())),
+            instant(item.get("availableSince")) or datetime.min.replace(tzinfo=UTC),
+            min(until, instant(item.get("availableTo")) or until),
+        )
+        for item in datasets.get("symbols", ())
+    }
 
 
 def read_day(year: str, month: str, day: str) -> date | None:
@@ -257,11 +290,30 @@ def _symbol(exchange: str, symbol: str, span: _Span, until: date) -> dict[str, A
     }
 
 
-def _merge(document: dict[str, Any], exchange: str, spans: Mapping[str, _Span]) -> None:
+def _raw(exchange: str, item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a symbol as the raw feed names it, without data types."""
+    symbol = item["id"].lower() if exchange.startswith("binance") else item["id"]
+    return {**{name: value for name, value in item.items() if name != "dataTypes"}, "id": symbol}
+
+
+def _is_catalogue(document: Any) -> bool:
+    """Say whether a given document has the shape that requests rely on."""
+    try:
+        datasets = document.get("datasets", {})
+        symbols = datasets.get("symbols", [])
+        times = [datasets.get("exportedUntil"), *(item.get(name) for item in symbols for name in _TIMES)]
+        return all(isinstance(item["id"], str) for item in symbols) and not [t for t in times if t and not instant(t)]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+
+
+def _with_generated(document: dict[str, Any], exchange: str, spans: Mapping[str, _Span]) -> dict[str, Any]:
     """Add generated symbols that a given document does not list; what it does list stays as it says."""
-    symbols = document.setdefault("datasets", {}).setdefault("symbols", [])
+    datasets = document.get("datasets", {})
+    symbols = datasets.get("symbols", [])
     listed = {item["id"] for item in symbols}
-    symbols += [_symbol(exchange, name, span, date.max) for name, span in spans.items() if name not in listed]
+    added = [_symbol(exchange, name, span, date.max) for name, span in spans.items() if name not in listed]
+    return {**document, "datasets": {**datasets, "symbols": [*symbols, *added]}}
 
 
 def _cap(document: dict[str, Any], now: datetime) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from runner.errors import SpecError
 from runner.sandbox.catalogue import Days
-from runner.sandbox.rows import VERSION, WRITERS, write_day
+from runner.sandbox.rows import VERSION, WRITERS, day_chunks
 from runner.sandbox.walk import Day
 
 _REQUIRED = frozenset({"exchange", "symbols", "days"})
@@ -42,9 +42,10 @@ class Entry:
 class Generated:
     """Day files made on first demand."""
 
-    def __init__(self, entries: tuple[Entry, ...], cache: Path) -> None:
+    def __init__(self, entries: tuple[Entry, ...], cache: Path, closing: threading.Event) -> None:
         self._entries = entries
         self._cache = cache
+        self._closing = closing
         self._mutex = threading.Lock()
         self._busy: dict[Path, threading.Lock] = {}
 
@@ -69,7 +70,10 @@ class Generated:
                 scratch = path.with_name(f"{name}.{os.getpid()}.part")
                 try:
                     with scratch.open("wb") as file:
-                        write_day(day, file)
+                        for chunk in day_chunks(day):
+                            file.write(chunk)
+                            if self._closing.is_set():
+                                raise BrokenPipeError(f"sandbox closed while it generated {day}")
                     scratch.replace(path)
                 finally:
                     scratch.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 _CHUNK_BYTES = 64 * 1024
+_RACY_NS = 2_000_000_000
 
 # What the source sends for a day on which nothing happened: a gzip member of nothing, without a header line.
 EMPTY_GZIP = gzip.compress(b"", mtime=0)
@@ -122,7 +124,7 @@ def md5(body: Body) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _file_md5(path: Path, size: int, _mtime_ns: int, _inode: int) -> str:
+def _settled_md5(path: Path, size: int, _changed_ns: int, _inode: int) -> str:
     return md5(File(path, size))
 
 
@@ -131,7 +133,11 @@ def csv_file(path: Path) -> Reply:
     stat = path.stat()
     if not stat.st_size:
         return csv_reply(Content(EMPTY_GZIP))
-    return csv_reply(File(path, stat.st_size), _file_md5(path, stat.st_size, stat.st_mtime_ns, stat.st_ino))
+    body = File(path, stat.st_size)
+    # A file changed so recently may change again within one tick of its time.
+    if time.time_ns() - stat.st_ctime_ns < _RACY_NS:
+        return csv_reply(body)
+    return csv_reply(body, _settled_md5(path, stat.st_size, stat.st_ctime_ns, stat.st_ino))
 
 
 def csv_reply(body: Body, checksum: str | None = None) -> Reply:

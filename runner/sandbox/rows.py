@@ -7,9 +7,8 @@ on the day before and the last rows one on the day after; books lack levels, quo
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,13 +180,13 @@ WRITERS: Mapping[str, Writer] = {
 }
 
 
-def write_day(day: Day, out: BinaryIO) -> None:
-    """Write a day file; a day of no rows is an empty gzip member without a header line."""
+def day_chunks(day: Day) -> Iterator[bytes]:
+    """Yield the bytes of a day file, a few MB at a time; a day of no rows is an empty member without a header line."""
     gzip = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WBITS)
     writer = WRITERS[day.data_type]
     walk, clockwork = Walk(day), Clockwork(day, writer.together)
     if day.rows:
-        out.write(gzip.compress(f"{_HEAD},{writer.header}\n".encode()))
+        yield gzip.compress(f"{_HEAD},{writer.header}\n".encode())
     for number, start in enumerate(range(0, day.rows, writer.block_rows)):
         dice = day.dice(day.data_type, day.day, number)
         timestamp, local = clockwork.times(start, min(day.rows, start + writer.block_rows), dice)
@@ -197,5 +196,5 @@ def write_day(day: Day, out: BinaryIO) -> None:
             timestamp[:whole], local[:whole] = timestamp[:1].repeat(whole), local[:1].repeat(whole)
         block = Block(day, walk, start, timestamp, dice)
         columns = [integers(timestamp), integers(local), *writer.columns(block)]
-        out.write(gzip.compress(lines(f"{day.exchange},{day.symbol}", columns)))
-    out.write(gzip.flush())
+        yield gzip.compress(lines(f"{day.exchange},{day.symbol}", columns))
+    yield gzip.flush()

@@ -171,6 +171,15 @@ class Port(socketserver.ThreadingTCPServer):
         _log.log(level, "sandbox connection failed client=%s", client_address, exc_info=True)
 
 
+def _answered(app: App, request: Request) -> Reply:
+    """Return the application's answer; a directory or key file spoilt under the server is said in a 500."""
+    try:
+        return app.answer(request)
+    except SpecError as error:
+        _log.warning("sandbox cannot answer path=%s: %s", request.path, error)
+        return line(500, str(error))
+
+
 def _shut(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_RDWR)
@@ -188,7 +197,7 @@ class _Request(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         request = self._read()
         app = self.server.app
-        if request.parts[0] == _CONTROL:
+        if request.parts[0] == _CONTROL and request.method != "HEAD":
             wire = Wire(self, Stats().open("", None, ""), self.server.closing)
             return send(wire, app.control.answer(request), None)
         return self._answer(app, request)
@@ -198,7 +207,7 @@ class _Request(BaseHTTPRequestHandler):
         ticket = app.control.stats.open(path, request.key, request.address)
         try:
             # HEAD is answered as the source answers it: 404 also for what exists.
-            reply = Reply(404) if request.method == "HEAD" else app.answer(request)
+            reply = Reply(404) if request.method == "HEAD" else _answered(app, request)
             fault = app.control.faults.take(path, has_body=reply.status == 200)  # noqa: PLR2004 -- HTTP
             if fault is not None and fault.fault == "redirect":
                 reply, fault = app.redirect(request) if app.redirect else reply, None

@@ -95,15 +95,16 @@ class Server:
         entries = read_spec(options.generate)
         catalogue = Catalogue(options.data, tuple(entry.offered for entry in entries), clock)
         self._scratch = None if options.cache else tempfile.TemporaryDirectory(prefix="runner-sandbox-")
-        self.generated = Generated(entries, options.cache or Path(self._scratch.name if self._scratch else ""))
+        cache = options.cache or Path(self._scratch.name if self._scratch else "")
+        self._closed = threading.Event()
+        generated = Generated(entries, cache, self._closed)
         bucket = Bucket(clock, options.signature_ttl_s)
         self._state = Control(clock, on_reset=(access.lock.reset, bucket.reset))
         self._host = options.host
-        self._closed = threading.Event()
         self._ports: list[Port] = []
         try:
             store = self._listen(options.bucket_port, App(self._state, bucket.answer, bucket.label, egress.address))
-            datasets, api = Datasets(access, catalogue, self.generated), Api(access, catalogue, clock)
+            datasets, api = Datasets(access, catalogue, generated), Api(access, catalogue, clock)
             site = _Site(options, datasets, api, bucket, store.number)
             front = App(self._state, site.answer, lambda request: request.path, egress.address, site.moved)
             self._front = self._listen(options.port, front)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import select
 import socket
 import struct
 import threading
@@ -79,10 +78,12 @@ class Wire:
     def _is_abandoned(self) -> bool:
         connection = self.http.connection
         try:
-            readable, _, _ = select.select([connection], [], [], 0)
-            return bool(readable) and connection.recv(1, socket.MSG_PEEK) == b""
-        except (OSError, ValueError):
+            peeked: bytes = connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
             return True
+        return not peeked
 
     def drop(self) -> None:
         """End the connection in an orderly way after what was sent."""

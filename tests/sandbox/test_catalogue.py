@@ -135,3 +135,23 @@ def test_given_catalogue_wins_over_files_and_gains_generated_symbols(start, put,
 )
 def test_type_comes_from_exchange_and_symbol(exchange, symbol, kind):
     assert symbol_type(exchange, symbol) == kind
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"datasets": {"symbols": [{"type": "spot"}]}}', '{"datasets": {"exportedUntil": "soon"}}']
+)
+def test_catalogue_that_cannot_be_read_is_a_500_that_names_it(start, put, tmp_path, fetch, text):
+    put("x/trades/2024/08/08/A")
+    (tmp_path / "data/exchanges").mkdir()
+    (tmp_path / "data/exchanges/x.json").write_text(text)
+    server = start(data=tmp_path / "data")
+    answer = fetch(server.url, "/v1/x/trades/2024/08/08/A.csv.gz")
+    assert answer.status == 500
+    assert b"exchanges/x.json" in answer.body
+
+
+def test_symbols_may_be_in_any_script(start, put, tmp_path, fetch):
+    body = put("binance/trades/2024/08/08/币安人生USDT").read_bytes()
+    server = start(data=tmp_path / "data")
+    path = "/v1/binance/trades/2024/08/08/%E5%B8%81%E5%AE%89%E4%BA%BA%E7%94%9FUSDT.csv.gz"
+    assert fetch(server.url, path).body == body

@@ -3,17 +3,19 @@
 import csv
 import gzip
 import hashlib
-import io
 import itertools
 import json
 import re
+import socket
+import threading
+import time
 from datetime import UTC, date, datetime
 
 import pytest
 
 from runner.errors import SpecError
 from runner.sandbox.generate import read_spec
-from runner.sandbox.rows import WRITERS, write_day
+from runner.sandbox.rows import WRITERS, day_chunks
 from runner.sandbox.walk import Day
 
 DAY = date(2024, 8, 8)
@@ -23,10 +25,8 @@ PLAIN = re.compile(r"^(0|[1-9]\d*)(\.\d*[1-9])?$")
 
 
 def made(data_type="trades", rows=3000, **changes) -> bytes:
-    out = io.BytesIO()
     of = {"exchange": "binance", "symbol": "BTCUSDT", "day": DAY, "seed": 7} | changes
-    write_day(Day(data_type=data_type, rows=rows, **of), out)
-    return out.getvalue()
+    return b"".join(day_chunks(Day(data_type=data_type, rows=rows, **of)))
 
 
 def read(*args, **kwargs) -> list[dict[str, str]]:
@@ -235,3 +235,18 @@ def test_unreadable_specifications_are_named(tmp_path):
         read_spec({"exchange": "binance", "symbols": ["BTCUSDT"]})
     with pytest.raises(SpecError, match="not an object"):
         read_spec(["x"])
+
+
+def test_server_closes_while_it_generates_a_long_day(start, tmp_path):
+    spec = {"exchange": "binance", "symbols": ["BTCUSDT"], "days": ["2024-08-01"], "rows_per_day": 50_000_000}
+    server = start(generate=spec, cache=tmp_path / "cache")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(b"GET /v1/binance/trades/2024/08/01/BTCUSDT.csv.gz HTTP/1.1\r\nHost: x\r\n\r\n")
+        pause = threading.Event()
+        while not list(tmp_path.glob("cache/*.part")):
+            pause.wait(0.01)
+        begin = time.monotonic()
+        server.close()
+        assert time.monotonic() - begin < 5
+        assert client.recv(1) == b""
+    assert not list((tmp_path / "cache").iterdir())
