@@ -123,7 +123,6 @@ class _Watched(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        self._watch.check_stop()
         began = time.monotonic()
         while True:
             try:
