@@ -147,6 +147,8 @@ class Conversion:
         if (rows := pq.read_metadata(self._path).num_rows) != self._span.rows:
             raise OSError(f"{self._path} holds {rows} rows of the {self._span.rows} written to it")
         candles = _candles(self._sums, self._subject, self._path)
+        if self._sums is not None and (counted := _counted(self._sums)) != self._span.rows:
+            raise ValueError(f"candles of {self._subject.origin} saw {counted} rows of {self._span.rows}")
         return Ticks(self._path, self._span, metadata, candles)
 
     def _begin(self) -> None:
@@ -218,6 +220,10 @@ def _candles(sums: TradeCandles | BookCandles | None, subject: Subject, path: Pa
         return {}
     tables = sums.finish(lambda: _times(path)) if isinstance(sums, TradeCandles) else sums.finish()
     return {_derived_key(subject, timeframe): table for timeframe, table in tables.items()}
+
+
+def _counted(sums: TradeCandles | BookCandles) -> int:
+    return sums.rows_before + sums.rows_in + sums.rows_after
 
 
 def _times(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
