@@ -89,7 +89,7 @@ def print_run(status: RunStatus, output: str) -> None:
 
 def tell_end(record: RunRecord, status: RunStatus, code: Exit, given: Given) -> None:
     """Say on stderr what failed and what there is to do next."""
-    for text in report.failures(status):
+    for text in report.failures(status, places=shlex.join(places(given))):
         say(text)
     if (step := next_step(record, status, code, given)) is not None:
         say_next(step)

@@ -38,19 +38,7 @@ def progress(status: RunStatus) -> float:
 
 def line(status: RunStatus, pace: Pace = Pace()) -> str:
     """Return the state of a run in one line of plain text."""
-    ended = sum(shard.state in (ShardState.DONE, ShardState.FAILED) for shard in status.shards)
-    facts = [
-        f"run {escape(status.id)}",
-        str(status.state),
-        f"{status.done:,}/{status.total:,} tasks ({units.percent(status.done, status.total)} %)",
-        f"{status.failed:,} failed" if status.failed else "",
-        f"{ended:,}/{len(status.shards):,} shards",
-        units.size(status.received_bytes),
-    ]
-    if status.state is RunState.RUNNING:
-        facts.append(f"{units.size(pace.bytes_per_s)}/s" if pace.bytes_per_s else "")
-        facts.append(f"eta {units.duration(pace.eta_s)}" if pace.eta_s is not None else "")
-    return "  ".join(fact for fact in facts if fact)
+    return "  ".join((_how_far(status), _how_fast(status, pace)))
 
 
 def cell_states(shards: Sequence[ShardStatus]) -> tuple[grid.State, ...]:
@@ -58,19 +46,25 @@ def cell_states(shards: Sequence[ShardStatus]) -> tuple[grid.State, ...]:
     return tuple(_place(shard) for shard in shards)
 
 
-def failures(status: RunStatus, limit: int = FAILURES_SHOWN) -> tuple[str, ...]:
-    """Return a line for each of the first failures, how many there are if more, and how to see their logs."""
+def failures(status: RunStatus, limit: int = FAILURES_SHOWN, *, places: str = "") -> tuple[str, ...]:
+    """Return a line for each of the first failures, how many there are if more, and how to see their logs.
+
+    `places` are the options that lead a command to this run's store.
+    """
+    places = f" {places}" if places else ""
     if not status.failures:
         return ()
     shown = [_failure(failure) for failure in status.failures[:limit]]
     rest = len(status.failures) - len(shown)
     more = (
-        [f"        and {rest:,} more of {len(status.failures):,}; all: runner status {status.id} -o json"]
+        [
+            f"        and {rest:,} more of {len(status.failures):,}; all: runner status {escape(status.id)}{places} -o json"
+        ]
         if rest
         else []
     )
     shards = sorted({failure.shard for failure in status.failures[:limit]})
-    logs = f"logs    runner logs {escape(status.id)} --shard {shards[0]}"
+    logs = f"logs    runner logs {escape(status.id)} --shard {shards[0]}{places}"
     return (*shown, *more, logs)
 
 
@@ -81,10 +75,14 @@ def screen(
 
     Lines end with a newline in the last piece of each.
     """
-    below = [cut(text, width) for text in failures(status)][: max(0, height - _OTHER_LINES - 1)]
+    head = [line(status, pace)]
+    if len(head[0]) >= width and height > _OTHER_LINES + 1:
+        head = [_how_far(status), _how_fast(status, pace)]
+    others = _OTHER_LINES - 1 + len(head)
+    below = [cut(text, width) for text in failures(status)][: max(0, height - others - 1)]
     states = cell_states(status.shards)
-    rows = grid.rows(states, width - 1, max(1, height - _OTHER_LINES - len(below)))
-    pieces: list[tuple[str, grid.State | None]] = [(f"{cut(line(status, pace), width)}\n", None)]
+    rows = grid.rows(states, width - 1, max(1, height - others - len(below)))
+    pieces: list[tuple[str, grid.State | None]] = [(f"{cut(text, width)}\n", None) for text in head]
     for row in rows:
         pieces += [(text, state) for state, text in grid.spans(row)]
         pieces.append(("\n", None))
@@ -120,3 +118,23 @@ def _weight(shard: ShardStatus) -> int:
 
 def _failure(failure: Failure) -> str:
     return escape(f"failed  shard {failure.shard}  {failure.task_id} {failure.data_type}: {failure.error}")
+
+
+def _how_far(status: RunStatus) -> str:
+    ended = sum(shard.state in (ShardState.DONE, ShardState.FAILED) for shard in status.shards)
+    facts = [
+        f"run {escape(status.id)}",
+        str(status.state),
+        f"{status.done:,}/{status.total:,} tasks ({units.percent(status.done, status.total)} %)",
+        f"{status.failed:,} failed" if status.failed else "",
+        f"{ended:,}/{len(status.shards):,} shards",
+    ]
+    return "  ".join(fact for fact in facts if fact)
+
+
+def _how_fast(status: RunStatus, pace: Pace) -> str:
+    facts = [units.size(status.received_bytes)]
+    if status.state is RunState.RUNNING:
+        facts.append(f"{units.size(pace.bytes_per_s)}/s" if pace.bytes_per_s else "")
+        facts.append(f"eta {units.duration(pace.eta_s)}" if pace.eta_s is not None else "")
+    return "  ".join(fact for fact in facts if fact)

@@ -162,7 +162,7 @@ def test_a_terminal_gets_a_picture(env: dict[str, str], source: Server) -> None:
     with subprocess.Popen([*RUNNER, "submit", *TWO_DAYS], env=env, stdout=subprocess.DEVNULL, stderr=theirs) as process:
         os.close(theirs)
         shown = read_all(ours)
-    assert process.returncode == 0
+    assert process.returncode == 0, shown
     assert "\x1b[" in shown
     assert any(glyph in shown for glyph in "·▒▓■")
 
@@ -173,7 +173,7 @@ def test_a_dumb_terminal_gets_lines(env: dict[str, str], source: Server) -> None
     with subprocess.Popen(words, env=dumb, stdout=subprocess.DEVNULL, stderr=theirs) as process:
         os.close(theirs)
         shown = read_all(ours)
-    assert process.returncode == 0
+    assert process.returncode == 0, shown
     assert "\x1b" not in shown
     assert "tasks (" in shown
 

@@ -69,6 +69,14 @@ def test_failures_left_out_are_counted() -> None:
     assert "32 more of 37" in lines[5]
 
 
+def test_what_does_not_fit_one_line_takes_two() -> None:
+    assert run.text(HALF, width=60, height=24).splitlines()[:3] == [
+        "run download-3f9a1c20  running  12/40 tasks (30 %)  1/4 sh…",
+        "2.5 MB",
+        "■▓▒·",
+    ]
+
+
 @pytest.mark.parametrize(("width", "height"), [(20, 6), (80, 24), (40, 4), (200, 60)])
 @pytest.mark.parametrize("shards", [1, 100, 2_500, 100_000])
 def test_the_screen_fits_its_terminal(width: int, height: int, shards: int) -> None:
