@@ -55,14 +55,9 @@ def failures(status: RunStatus, limit: int = FAILURES_SHOWN, *, places: str = ""
     if not status.failures:
         return ()
     shown = [_failure(failure) for failure in status.failures[:limit]]
-    rest = len(status.failures) - len(shown)
-    more = (
-        [
-            f"        and {rest:,} more of {len(status.failures):,}; all: runner status {escape(status.id)}{places} -o json"
-        ]
-        if rest
-        else []
-    )
+    total = len(status.failures)
+    all_of_them = f"runner status {escape(status.id)}{places} -o json"
+    more = [f"        and {total - len(shown):,} more of {total:,}; all: {all_of_them}"] if total > len(shown) else []
     shards = sorted({failure.shard for failure in status.failures[:limit]})
     logs = f"logs    runner logs {escape(status.id)} --shard {shards[0]}{places}"
     return (*shown, *more, logs)
