@@ -147,7 +147,7 @@ class Supervisor:
     def _save_log(self, process: _Process) -> None:
         """Keep the log of a worker that could not do so itself."""
         with process.output as output:
-            if action_for(process.popen.returncode) is not Action.RETRY:
+            if action_for(process.popen.returncode) in (Action.COMPLETE, Action.FAIL_SHARD):
                 return
             output.seek(0)
             try:

@@ -57,6 +57,13 @@ def commit(store: Store, key: str, body: Path | bytes, metadata: Mapping[str, st
     raise ConflictError(f"{key} in {store.url} changed {_ATTEMPTS} times while it was being written; run it again")
 
 
+def refuse_other(store: Store, key: str, metadata: Mapping[str, str]) -> None:
+    """Raise ConflictError when another content is there: asked before the first of several objects is committed."""
+    live = store.head(key)
+    if live is not None and not same(live.metadata, metadata):
+        raise ConflictError(_conflict(store, key, live.metadata, metadata))
+
+
 def same(ours: Mapping[str, str], theirs: Mapping[str, str]) -> bool:
     """Tell whether two objects' metadata name the same content from the same inputs.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from runner import layout
 from runner.errors import ConfigError, TransientError
 from runner.stages import outputs
-from runner.stages.commit import Mode, commit
+from runner.stages.commit import Mode, commit, refuse_other
 from runner.stages.convert import Conversion, Subject, Ticks, candle_object, nothing
 from runner.stages.tools import Tools
 from runner.tardis.client import DayFile, Fetched
@@ -60,11 +60,13 @@ def _fetch(subject: Subject, path: Path, tools: Tools) -> tuple[Fetched[None], T
 
 def _commit(subject: Subject, ticks: Ticks, tools: Tools) -> dict[str, Fact]:
     task = subject.task
+    last = layout.ticks(task.day, subject.data_type, task.key)
+    if tools.mode is Mode.KEEP:
+        refuse_other(tools.store, last, ticks.metadata)  # else a lost candle would come back beside other ticks
     for key in ticks.candles:
         body, metadata = candle_object(subject, ticks, key=key)
         commit(tools.store, key, body, metadata, mode=tools.mode)
-    key = layout.ticks(task.day, subject.data_type, task.key)
-    committed = commit(tools.store, key, ticks.path, ticks.metadata, mode=tools.mode)
+    committed = commit(tools.store, last, ticks.path, ticks.metadata, mode=tools.mode)
     return {
         "rows": ticks.span.rows,
         "bytes": committed.info.size,

@@ -107,7 +107,9 @@ def run(task: Task, data_type: str, tools: Tools) -> Entry:
     entry = Entry(task.id, data_type, Outcome.DONE, {"expected": len(verdict.expected), "rows": verdict.rows})
     if verdict.verdict is Verdict.INCOMPLETE:
         missing = f"{len(verdict.gaps)} of {len(verdict.expected)} missing, first: {verdict.gaps[0].key}"
-        return ledger.failure(entry, IncompleteError(f"{task.day} {task.key} {data_type}: {missing}"))
+        what = f"--start-date {task.day} --end-date {task.day} --venues {task.key} --data-types {data_type}"
+        mend = f"all of them, and what mends each: runner validate {what} --store {tools.store.url}"
+        return ledger.failure(entry, IncompleteError(f"{task.day} {task.key} {data_type}: {missing}; {mend}"))
     return entry
 
 

@@ -38,7 +38,8 @@ def make_world(generated: Path, clean: dict[str, str], tmp_path: Path) -> Iterat
 
         def make(folder: Path = tmp_path, **options: Any) -> World:
             folder.mkdir(exist_ok=True, parents=True)
-            server = stack.enter_context(serve(Options(generate=GENERATED, cache=generated, **options)))
+            given = {"generate": GENERATED, "cache": generated, **options}
+            server = stack.enter_context(serve(Options(**given)))
             return World(folder, server, clean)
 
         yield make

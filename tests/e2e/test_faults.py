@@ -102,3 +102,19 @@ def test_a_key_active_elsewhere_is_waited_for(make_world: Callable[..., World]) 
     assert locked > 0
     assert len(world.attempts(record.id)) == 2
     assert world.violations(shared=[BAD]) == []
+
+
+@pytest.mark.slow
+def test_a_key_active_elsewhere_for_too_long_ends_the_run(make_world: Callable[..., World]) -> None:
+    world = make_world()
+    world.job["tardis"] = {"lockLimitSeconds": 1}
+    other = http.client.HTTPConnection(f"127.0.0.1:{world.server.port}", timeout=10)
+    other.request("GET", BAD, headers={"Authorization": f"Bearer {KEY}", "X-Fake-Client-IP": "10.0.0.9"})
+    assert other.getresponse().read()
+    other.close()
+
+    record, verdict = world.run()
+
+    assert verdict is Exit.NOT_ALLOWED
+    errors = [str(e.facts["error"]) for a in world.attempts(record.id) for e in a.entries if e.outcome == "failed"]
+    assert any("one address" in error for error in errors)

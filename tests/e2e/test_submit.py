@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,12 @@ from tests.e2e.world import World, until
 CATALOGUE = "/v1/exchanges/binance"
 QUOTES = "*/quotes/2024/08/08/ETHUSDT*"
 FAILS = ("download/2024-08-08/BINANCE:SPOT_PAIR:ETH-USDT", "quotes")
+
+
+def parent_of(pid: int) -> int:
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    return 0
 
 
 @pytest.mark.slow
@@ -81,21 +88,43 @@ def test_after_a_failure_submit_names_the_retry_which_runs_exactly_what_failed(w
 
 
 @pytest.mark.slow
-def test_a_supervisor_killed_leaves_no_worker_and_the_next_submit_goes_on(world: World) -> None:
+@pytest.mark.parametrize("at_once", [True, False], ids=["at once", "later"])
+def test_a_supervisor_killed_leaves_no_worker_and_the_next_submit_goes_on(world: World, *, at_once: bool) -> None:
     world.hold("*/quotes/*")
     with world.command("submit", "download") as submit:
         until(world.is_held, "a body is held")
         assert world.workers()
         submit.send_signal(signal.SIGKILL)
         submit.wait()
-    until(lambda: not world.workers(), "workers without a supervisor end", 15)
     (run,) = world.run_ids()
-    assert {attempt.exit for attempt in world.attempts(run)} <= {0, 143}
+    if not at_once:
+        until(lambda: not world.workers(), "workers without a supervisor end", 15)
+        assert {attempt.exit for attempt in world.attempts(run)} <= {0, 143}
     world.server.clear_faults()
 
     again = world.cli("submit", "download")
 
     assert again.returncode == 0, again.stderr
+    assert world.run_ids() == (run,)
+    assert world.violations(redone=2 * world.threads) == []
+
+
+@pytest.mark.slow
+def test_whoever_follows_a_run_takes_it_over_when_its_supervisor_dies(world: World) -> None:
+    world.hold("*/quotes/*")
+    with world.command("submit", "download") as first, world.command("submit", "download") as second:
+        until(world.is_held, "a body is held")
+        local = world.local()
+        (run,) = until(world.run_ids, "there is a run")
+        mine = {submit.pid for submit in (first, second)}
+        chief = until(lambda: mine & {parent_of(pid) for pid in world.workers()}, "one of them has workers").pop()
+        dead, heir = (first, second) if chief == first.pid else (second, first)
+        dead.kill()
+        dead.wait()
+        world.server.clear_faults()
+        assert heir.wait(60) == 0
+        assert not local.alive(run)
+
     assert world.run_ids() == (run,)
     assert world.violations(redone=2 * world.threads) == []
 

@@ -114,8 +114,10 @@ class World:
         return runs.submit(spec, self.store, runs.tardis_of(spec, KEY))
 
     def carry_out(self, record: RunRecord, stop: Callable[[], bool] = lambda: False) -> Exit:
-        local = Local(self.store, self.folder / "state" / "market-data-runner", self.env)
-        return local.carry_out(record, self.spec, stop, lambda _: None)
+        return self.local().carry_out(record, self.spec, stop, lambda _: None)
+
+    def local(self) -> Local:
+        return Local(self.store, self.folder / "state" / "market-data-runner", self.env)
 
     def run(self) -> tuple[RunRecord, Exit]:
         """Submit the job and carry it out in this process, its workers in theirs."""
@@ -178,7 +180,7 @@ class World:
         return {path: seen["bodies_completed"] for path, seen in paths.items() if path.endswith(".csv.gz")}
 
     def run_ids(self) -> tuple[str, ...]:
-        return tuple(ledger.run_ids(self.store))
+        return tuple(sorted(ledger.run_ids(self.store)))
 
     def attempts(self, run: str) -> tuple[Attempt, ...]:
         return ledger.read_attempts(self.store, run)
