@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
 
 import pytest
+import trustme
 
 from runner.errors import DrainedError, TransientError
 from runner.tardis.client import DayFile
@@ -22,39 +22,22 @@ HEAD = f"HTTP/1.1 200 OK\r\nContent-Length: {len(BODY)}\r\n".encode()
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    """Return (certificate, key) files for 127.0.0.1, made by the openssl command."""
+    """Return (certificate, key, authority) files of 127.0.0.1."""
     folder = tmp_path_factory.mktemp("tls")
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-subj",
-            "/CN=127.0.0.1",
-            "-addext",
-            "subjectAltName=IP:127.0.0.1",
-            "-keyout",
-            key,
-            "-out",
-            cert,
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return cert, key
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    cert, key, trusted = folder / "cert.pem", folder / "key.pem", folder / "authority.pem"
+    authority.cert_pem.write_to_path(trusted)
+    issued.cert_chain_pems[0].write_to_path(cert)
+    issued.private_key_pem.write_to_path(key)
+    return cert, key, trusted
 
 
 @pytest.fixture
 def tls_server(certificate) -> Iterator[Callable[[Callable[[ssl.SSLSocket], None]], str]]:
     """Start a server that handshakes and then hands each connection to a script; yields its URL."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
+    context.load_cert_chain(*certificate[:2])
     listener = socket.create_server(("127.0.0.1", 0))
     threads = []
 
@@ -85,7 +68,7 @@ def tls_server(certificate) -> Iterator[Callable[[Callable[[ssl.SSLSocket], None
 
 @pytest.fixture
 def trusted(certificate, monkeypatch):
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[2]))
 
 
 def join(chunks):
