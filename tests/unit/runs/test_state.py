@@ -1,0 +1,234 @@
+"""What is true of a run, read from the store alone: verdict, status, logs, and cleaning up."""
+
+from dataclasses import replace
+from datetime import date
+
+import pytest
+
+from runner import layout, ledger, plan, runs
+from runner.errors import Exit, NotFoundError, SpecError, WorkerExit
+from runner.ledger import Attempt, Counts, RunRecord
+from runner.runs import RunState, ShardState, Watch
+from runner.runs.state import CANCELLED, FINISHED, finish
+from runner.store import ABSENT, open_store
+from runner.task import Entry, Outcome, Stage, Task
+
+RUN = "download-3f9a1c20"
+DAY = date(2024, 8, 8)
+TASKS = [Task(Stage.DOWNLOAD, DAY, f"BINANCE:SPOT_PAIR:{n}-USDT", ("trades", "quotes"), None, 100) for n in "ABC"]
+IDS = [task.id for task in TASKS]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(f"file://{tmp_path}/store")
+
+
+@pytest.fixture
+def record(store) -> RunRecord:
+    """A run of three tasks in three shards, two data types each."""
+    packed = plan.Plan(tuple((task,) for task in TASKS))
+    body = plan.encode(packed)
+    store.put(layout.plan(RUN), body)
+    ledger.write_run(store, RunRecord(RUN, {}, {}, ledger.sha256(body), 3, 3, 300))
+    return ledger.get_run(store, RUN)
+
+
+def entries(shard: int, *outcomes: str, **facts) -> tuple[Entry, ...]:
+    named = zip(("trades", "quotes"), outcomes, strict=False)
+    return tuple(Entry(IDS[shard], data_type, Outcome(outcome), facts) for data_type, outcome in named)
+
+
+def write(store, shard: int, code: int | None, *outcomes: str, attempt: str = "a", **counts) -> None:
+    found = Attempt(shard, f"{attempt}{shard}", None if code is None else WorkerExit(code), counts=Counts(**counts))
+    if code is None:
+        ledger.write_progress(store, RUN, replace(found, in_flight=(IDS[shard],)), ABSENT)
+    else:
+        ledger.write_ledger(store, RUN, replace(found, entries=entries(shard, *outcomes, error="why", exit=code)))
+
+
+@pytest.mark.parametrize(
+    ("shards", "end", "expected"),
+    [
+        ([("done", "done"), ("empty", "not_offered"), ("not_available", "done")], FINISHED, Exit.DONE),
+        ([("done", "done"), ("done", "done"), ("done", "done")], CANCELLED, Exit.DONE),
+        ([("done", "done"), ("done", "done"), ("done", "pending")], FINISHED, Exit.INCOMPLETE),
+        ([("done", "done"), ("done", "done"), ("done", "failed")], FINISHED, Exit.INCOMPLETE),
+        ([("failed", "failed")] * 3, FINISHED, Exit.INCOMPLETE),
+        ([("done", "done"), ("done", "done"), ("done",)], FINISHED, Exit.FAILED),
+        ([("done", "done"), ("done", "done"), ()], FINISHED, Exit.FAILED),
+        ([("done", "done"), ("done", "done"), ("failed",)], CANCELLED, Exit.INTERRUPTED),
+        ([("done", "done"), ("done", "done"), ()], CANCELLED, Exit.INTERRUPTED),
+        ([(), (), ()], None, Exit.FAILED),
+    ],
+)
+def test_a_verdict_is_what_plan_and_ledgers_say(store, record, shards, end, expected) -> None:
+    for shard, outcomes in enumerate(shards):
+        write(store, shard, 65 if "failed" in outcomes else 0, *outcomes)
+    if end:
+        finish(store, RUN, end, {})
+    assert runs.verdict(store, record) is expected
+
+
+def test_a_refused_key_is_the_verdict_whatever_else_failed(store, record) -> None:
+    write(store, 0, 77, "done", "failed")
+    write(store, 1, 75, "failed")
+    finish(store, RUN, FINISHED, {0: 77, 1: 75})
+    assert runs.verdict(store, record) is Exit.NOT_ALLOWED
+
+
+def test_entries_of_other_tasks_settle_nothing(store, record) -> None:
+    for shard in (0, 1, 2):
+        write(store, shard, 0, "done")
+    ledger.write_ledger(
+        store, RUN, Attempt(0, "x", WorkerExit.SETTLED, (Entry("download/2024-08-08/X", "quotes", Outcome.DONE),))
+    )
+    finish(store, RUN, FINISHED, {})
+    assert runs.verdict(store, record) is Exit.FAILED
+
+
+def test_the_first_word_about_an_ending_stands(store, record) -> None:
+    finish(store, RUN, CANCELLED, {0: 143, 2: 0})
+    finish(store, RUN, FINISHED, {0: 0})
+    assert runs.ending(store, RUN) == runs.Ending(CANCELLED, {0: 143, 2: 0})
+
+
+def status(store, record, *, alive=True):
+    return Watch(store, record).status(alive=alive)
+
+
+def test_a_run_that_nobody_began_waits(store, record) -> None:
+    found = status(store, record)
+    assert found.state is RunState.RUNNING
+    assert [s.state for s in found.shards] == [ShardState.WAITING] * 3
+    assert (found.done, found.failed, found.total, found.started) == (0, 0, 3, record.created)
+    assert status(store, record, alive=False).state is RunState.STOPPED
+
+
+@pytest.mark.parametrize(
+    ("code", "run", "expected"),
+    [
+        (None, "alive", ShardState.RUNNING),
+        (None, "stopped", ShardState.WAITING),
+        (None, "ended", ShardState.FAILED),
+        (0, "alive", ShardState.DONE),
+        (65, "alive", ShardState.FAILED),
+        (77, "alive", ShardState.FAILED),
+        (75, "alive", ShardState.RETRYING),
+        (75, "ended", ShardState.FAILED),
+        (143, "stopped", ShardState.RETRYING),
+        (70, "ended", ShardState.FAILED),
+    ],
+)
+def test_a_shard_shows_its_newest_attempt(store, record, code, run, expected) -> None:
+    write(store, 1, 143, attempt="older")
+    write(store, 1, code, attempt="newer", done=1)
+    if run == "ended":
+        finish(store, RUN, FINISHED, {})
+    shard = status(store, record, alive=run != "stopped").shards[1]
+    assert (shard.state, shard.attempts, shard.done) == (expected, 2, 1)
+
+
+def test_a_status_adds_up_the_newest_attempts(store, record) -> None:
+    write(store, 0, 75, "failed", attempt="older", failed=1, received_bytes=999)
+    write(store, 0, 0, "done", "done", attempt="newer", done=1, received_bytes=10)
+    write(store, 1, 65, "done", "failed", failed=1, received_bytes=5)
+    write(store, 2, None, received_bytes=1)
+    found = status(store, record)
+    assert (found.done, found.failed, found.total, found.received_bytes, found.predicted_bytes) == (1, 1, 3, 16, 300)
+    assert [(f.shard, f.task_id, f.data_type, f.error) for f in found.failures] == [(1, IDS[1], "quotes", "why")]
+    assert found.updated == max(info.updated for info in store.list(f"_runs/{RUN}/") if "/plan" not in info.key)
+
+
+@pytest.mark.parametrize(
+    ("codes", "end", "expected"),
+    [
+        ((0, 0, 0), FINISHED, RunState.DONE),
+        ((0, 65, 0), FINISHED, RunState.FAILED),
+        ((0, 0, 75), FINISHED, RunState.FAILED),
+        ((0, 0, 0), CANCELLED, RunState.CANCELLED),
+        ((0, 0, 0), None, RunState.RUNNING),
+    ],
+)
+def test_a_run_shows_how_it_ended(store, record, codes, end, expected) -> None:
+    for shard, code in enumerate(codes):
+        write(store, shard, code)
+    if end:
+        finish(store, RUN, end, {})
+    assert status(store, record).state is expected
+
+
+def test_logs_come_by_shard_and_age_and_failed_leaves_the_good_ones_out(store, record) -> None:
+    for shard, name, code in ((2, "z", 0), (0, "y", 75), (0, "b", 0), (1, "c", None)):
+        ledger.write_log(store, RUN, (shard, name), f"log of {name} \xff\n".encode("latin-1"), ABSENT)
+        if code is not None:
+            ledger.write_ledger(store, RUN, Attempt(shard, name, WorkerExit(code)))
+    assert [(s, a) for s, a, _ in runs.logs(store, RUN)] == [(0, "y"), (0, "b"), (1, "c"), (2, "z")]
+    assert [a for _, a, _ in runs.logs(store, RUN, shard=0)] == ["y", "b"]
+    assert [a for _, a, _ in runs.logs(store, RUN, failed=True)] == ["y", "c"]
+    assert next(runs.logs(store, RUN))[2] == "log of y �\n"
+    with pytest.raises(NotFoundError):
+        list(runs.logs(store, "download-none"))
+
+
+def test_cancelling_is_asked_once_and_only_of_what_runs(store, record) -> None:
+    assert runs.cancel(store, RUN)
+    assert runs.cancel(store, RUN)
+    finish(store, RUN, CANCELLED, {})
+    assert not runs.cancel(store, RUN)
+    with pytest.raises(NotFoundError):
+        runs.cancel(store, "download-none")
+
+
+def test_cleaning_removes_everything_of_a_run_and_no_data(store, record) -> None:
+    other = f"{RUN}-r1"
+    ledger.write_run(store, replace(record, id=other))
+    data = layout.ticks(DAY, "trades", "BINANCE:SPOT_PAIR:A-USDT")
+    store.put(data, b"ticks")
+    write(store, 0, 0)
+    with pytest.raises(SpecError, match=f"not ended; first: runner cancel {RUN}"):
+        runs.clean(store, RUN)
+    finish(store, RUN, FINISHED, {})
+    count = len(list(store.list(f"_runs/{RUN}/")))
+    assert runs.clean(store, RUN) == count == 4
+    assert [info.key for info in store.list("")] == [layout.run_record(other), data]
+    with pytest.raises(NotFoundError, match="runner list"):
+        runs.clean(store, RUN)
+
+
+class CutOff(Exception):  # noqa: N818  (a power failure, no error of ours)
+    pass
+
+
+@pytest.mark.parametrize("survived", range(6))
+def test_cleaning_that_was_cut_off_anywhere_can_be_repeated(store, record, survived: int) -> None:
+    write(store, 0, 0)
+    write(store, 1, None)
+    finish(store, RUN, FINISHED, {})
+    assert len(list(store.list(f"_runs/{RUN}/"))) == 5
+
+    class Cut:
+        def __init__(self) -> None:
+            self.left = survived
+
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+        def delete(self, key):
+            if not self.left:
+                raise CutOff
+            self.left -= 1
+            return store.delete(key)
+
+    if survived < 5:
+        with pytest.raises(CutOff):
+            runs.clean(Cut(), RUN)
+        runs.clean(store, RUN)
+    else:
+        runs.clean(Cut(), RUN)
+    assert list(store.list("")) == []
+
+
+def test_what_a_dead_submit_left_can_be_cleaned(store) -> None:
+    store.put(layout.plan(RUN), b"plan without a record")
+    assert runs.clean(store, RUN) == 1
