@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
@@ -25,7 +25,16 @@ _FIELDS: Mapping[str, frozenset[str]] = {
     "cut": frozenset({"at", "framing"}),
     "corrupt": frozenset({"kind"}),
     "redirect": frozenset(),
+    "commit_then_503": frozenset({"code", "headers", "body"}),
+    "deny_after": frozenset({"after", "body"}),
 }
+OF_SOURCES = frozenset({"status", "reset", "stall", "slow", "hold", "cut", "corrupt", "redirect"})
+"""The faults of a server that only gives."""
+
+OF_STORES = frozenset({"status", "reset", "stall", "slow", "hold", "cut", "commit_then_503", "deny_after"})
+"""The faults of a server that also takes."""
+
+NAMES = frozenset(_FIELDS)
 # These spoil the body of a 200; the others replace any answer.
 _OF_BODIES = frozenset({"stall", "slow", "hold", "cut", "corrupt", "redirect"})
 
@@ -43,10 +52,12 @@ class Fault:
     framing: str = "content-length"
     bytes_per_s: float = 1024.0
     kind: str = "gzip_trailer"
+    after: int = 0
     count: int | None = None
     probability: float = 1.0
     seed: int = 0
     hits: int = 0
+    passed: int = 0
     cleared: threading.Event = field(default_factory=threading.Event)
     dice: random.Random = field(default_factory=random.Random)
 
@@ -56,6 +67,9 @@ class Fault:
         if spent or (self.fault in _OF_BODIES and not has_body) or not fnmatchcase(path, self.path):
             return False
         if self.probability < 1 and self.dice.random() >= self.probability:
+            return False
+        if self.passed < self.after:
+            self.passed += 1
             return False
         self.hits += 1
         return True
@@ -67,23 +81,25 @@ class Fault:
 
 
 class Faults:
-    """The faults of one server, newest first."""
+    """The faults of one server, newest first; `known` are the names that it can carry out."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: frozenset[str] = OF_SOURCES) -> None:
+        self._known = known
         self._mutex = threading.Lock()
         self._faults: list[Fault] = []
 
     def add(self, document: Any) -> None:
         """Put a list of faults before those already there; raise SpecError and add none if one is wrong."""
         items = document if isinstance(document, list) else [document]
-        faults = [_read(item) for item in items]
+        faults = [_read(item, self._known) for item in items]
         with self._mutex:
             self._faults[:0] = faults
 
-    def take(self, path: str, *, has_body: bool) -> Fault | None:
-        """Return the first fault that strikes a request; `has_body` says whether its answer is a 200."""
+    def take(self, path: str, *, has_body: bool, names: Collection[str] = _FIELDS) -> Fault | None:
+        """Return the first fault of these names that strikes a request; `has_body` tells whether its answer has one."""
         with self._mutex:
-            return next((fault for fault in self._faults if fault.strikes(path, has_body=has_body)), None)
+            mine = (fault for fault in self._faults if fault.fault in names)
+            return next((fault for fault in mine if fault.strikes(path, has_body=has_body)), None)
 
     def clear(self) -> None:
         """Take all faults away; a held body goes on, a slow one speeds up, a stalled one ends."""
@@ -121,18 +137,20 @@ _CHECKS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "framing": (lambda value: value in FRAMINGS, f"one of {', '.join(FRAMINGS)}"),
     "bytes_per_s": (lambda value: _is_number(value) and value > 0, "a positive number"),
     "kind": (lambda value: value in CORRUPTIONS, f"one of {', '.join(CORRUPTIONS)}"),
+    "after": (lambda value: _is_whole(value) and value >= 0, "how many requests are let through first"),
     "count": (lambda value: value is None or (_is_whole(value) and value > 0), "a whole number from 1, or null"),
     "probability": (lambda value: _is_number(value) and 0 <= value <= 1, "a number from 0 to 1"),
     "seed": (_is_whole, "a whole number"),
 }
 
 
-def _read(item: Any) -> Fault:
+def _read(item: Any, known_names: frozenset[str]) -> Fault:
     if not isinstance(item, dict):
         raise SpecError(f"fault {item!r}: not an object; give e.g. {{'path': '*/trades/*', 'fault': 'reset'}}")
     name = item.get("fault")
-    if not isinstance(name, str) or name not in _FIELDS:
-        raise SpecError(f"unknown fault {name!r}; this server knows {', '.join(_FIELDS)}")
+    if not isinstance(name, str) or name not in known_names:
+        known = ", ".join(known for known in _FIELDS if known in known_names)
+        raise SpecError(f"unknown fault {name!r}; this server knows {known}")
     unknown = sorted(map(str, item.keys() - _COMMON - _FIELDS[name]))
     if unknown:
         known = ", ".join(sorted(_COMMON | _FIELDS[name]))

@@ -30,6 +30,7 @@ class Request:
     headers: Mapping[str, str]
     body: bytes
     address: str
+    raw_query: str = ""
 
     @property
     def key(self) -> str | None:

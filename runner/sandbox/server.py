@@ -12,8 +12,8 @@ import socket
 import socketserver
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -21,7 +21,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from runner.errors import SpecError
 from runner.sandbox.clock import Clock
-from runner.sandbox.faults import Faults
+from runner.sandbox.faults import NAMES, Fault, Faults
 from runner.sandbox.replies import Reply, Request, as_json, line
 from runner.sandbox.stats import Stats
 from runner.sandbox.wire import Wire, send
@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 
 _CONTROL = "__sandbox"
 _POLL_S = 0.02
+_WITH_BODY = (200, 206)
+_RESET_AT = 0.5
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,9 @@ class App:
     """One port: what answers, under which path that is counted, and who a client is to it.
 
     `label` names the path of statistics and faults, `address` what the application sees of a peer with a claimed
-    address, `redirect` is the answer where a fault of that name strikes.
+    address, `redirect` is the answer where a fault of that name strikes. Faults named in `early` strike before the
+    application acts; `part` is told of the share of a request's body that came before such a reset. `commits` tells
+    whether an answer changed something.
     """
 
     control: Control
@@ -110,6 +114,9 @@ class App:
     label: Callable[[Request], str]
     address: Callable[[str, str | None], str]
     redirect: Callable[[Request], Reply] | None = None
+    early: frozenset[str] = frozenset()
+    part: Callable[[Request], None] | None = None
+    commits: Callable[[Request, Reply], bool] | None = None
 
 
 class Port(socketserver.ThreadingTCPServer):
@@ -180,6 +187,22 @@ def _answered(app: App, request: Request) -> Reply:
         return line(500, str(error))
 
 
+def _late(app: App, request: Request, reply: Reply) -> Collection[str]:
+    """Return the faults that may strike once the application has acted."""
+    is_commit = app.commits is not None and app.commits(request, reply)
+    return NAMES - app.early if is_commit else NAMES - app.early - {"commit_then_503"}
+
+
+def _spoil(wire: Wire, app: App, request: Request, fault: Fault) -> None:
+    """Carry out a fault on a request that never reaches the application, or only in part."""
+    if fault.fault != "reset":
+        return send(wire, Reply(503), fault)
+    if app.part is not None:
+        share = _RESET_AT if fault.at is None else fault.at
+        app.part(replace(request, body=request.body[: int(len(request.body) * share)]))
+    return wire.reset()
+
+
 def _shut(connection: socket.socket) -> None:
     try:
         connection.shutdown(socket.SHUT_RDWR)
@@ -206,12 +229,16 @@ class _Request(BaseHTTPRequestHandler):
         path = app.label(request)
         ticket = app.control.stats.open(path, request.key, request.address)
         try:
+            wire = Wire(self, ticket, self.server.closing)
+            fault = app.control.faults.take(path, has_body=False, names=app.early)
+            if fault is not None:
+                return _spoil(wire, app, request, fault)
             # HEAD is answered as the source answers it: 404 also for what exists.
             reply = Reply(404) if request.method == "HEAD" else _answered(app, request)
-            fault = app.control.faults.take(path, has_body=reply.status == 200)  # noqa: PLR2004 -- HTTP
+            fault = app.control.faults.take(path, has_body=reply.status in _WITH_BODY, names=_late(app, request, reply))
             if fault is not None and fault.fault == "redirect":
                 reply, fault = app.redirect(request) if app.redirect else reply, None
-            send(Wire(self, ticket, self.server.closing), reply, fault)
+            return send(wire, reply, fault)
         finally:
             ticket.close()
 
@@ -222,9 +249,10 @@ class _Request(BaseHTTPRequestHandler):
         body = self.rfile.read(int(length)) if length.isdigit() else b""
         address = self.server.app.address(self.client_address[0], headers.get("x-fake-client-ip"))
         parts = tuple(unquote(part) for part in url.path.lstrip("/").split("/"))
-        return Request(self.command, unquote(url.path), parts, dict(parse_qsl(url.query)), headers, body, address)
+        query = dict(parse_qsl(url.query))
+        return Request(self.command, unquote(url.path), parts, query, headers, body, address, url.query)
 
-    do_GET = do_HEAD = do_POST = do_DELETE = do_PUT = _serve  # noqa: N815 -- the names are the base class's
+    do_GET = do_HEAD = do_POST = do_DELETE = do_PUT = do_PATCH = _serve  # noqa: N815 -- the names are the base class's
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the name is the base class's
         _log.debug("%s %s", self.address_string(), format % args)

@@ -18,6 +18,9 @@ from runner.sandbox.stats import Ticket
 
 _POLL_S = 0.02
 _LAST_BYTES = 1
+_FORBIDDEN = json.dumps(
+    {"error": {"code": 403, "message": "permission was withdrawn", "errors": [{"reason": "forbidden"}]}}
+)
 # Slow bodies leave in this many pieces a second.
 _PIECES_PER_S = 20
 _HTML = (
@@ -221,8 +224,15 @@ _CORRUPTIONS: Mapping[str, Callable[[Reply], Reply]] = {
     "wrong_md5": _wrong_md5,
 }
 
+
+def _deny(wire: Wire, reply: Reply, fault: Fault) -> None:
+    _status(wire, reply, replace(fault, code=403, body=fault.body or _FORBIDDEN))
+
+
 _FAULTS: Mapping[str, Callable[[Wire, Reply, Fault], None]] = {
     "status": _status,
+    "commit_then_503": _status,
+    "deny_after": _deny,
     "reset": _reset,
     "stall": _stall,
     "hold": _hold,
