@@ -12,6 +12,7 @@ from enum import StrEnum
 from runner import layout, ledger, plan
 from runner.errors import Action, Exit, NotFoundError, PreconditionError, SpecError, WorkerExit, action_for
 from runner.ledger import Attempt, RunRecord
+from runner.runs.outcomes import outcomes
 from runner.store import Store
 from runner.task import Outcome
 
@@ -59,12 +60,12 @@ def ending(store: Store, run: str) -> Ending | None:
 
 def verdict(store: Store, record: RunRecord) -> Exit:
     """Return the exit code that a run deserves, from its plan, folded ledgers and ending."""
-    folded = ledger.fold(ledger.read_attempts(store, record.id))
-    tasks = plan.decode_bytes(ledger.read_plan(store, record)).tasks
-    entries = [folded.entries.get((task.id, data_type)) for task in tasks for data_type in task.data_types]
+    how = ending(store, record.id)
+    packed = plan.decode_bytes(ledger.read_plan(store, record))
+    found = outcomes(store, record, how.exits if how else {})
+    entries = [found.get((task.id, data_type)) for task in packed.tasks for data_type in task.data_types]
     if all(entry is not None and entry.outcome.settled for entry in entries):
         return Exit.DONE
-    how = ending(store, record.id)
     if how is not None and how.state == CANCELLED:
         return Exit.INTERRUPTED
     if how is not None and WorkerExit.NOT_ALLOWED in how.exits.values():
@@ -169,7 +170,8 @@ class Watch:
             self._shard(shard, sorted(by_shard.get(shard, ()), key=_age), how, alive=alive)
             for shard in range(len(self._plan.shards))
         )
-        failures = self._failures() if with_failures and any(s.failed for s in shards) else ()
+        has_failures = any(s.failed or s.state is ShardState.FAILED for s in shards)
+        failures = self._failures(how) if with_failures and has_failures else ()
         seen = [a.updated for attempts in by_shard.values() for a in attempts if a.updated is not None]
         state = _run_state(how, shards, alive=alive)
         updated = max(seen, default=record.created)
@@ -189,9 +191,9 @@ class Watch:
             attempts=len(attempts),
         )
 
-    def _failures(self) -> tuple[Failure, ...]:
+    def _failures(self, how: Ending | None) -> tuple[Failure, ...]:
         shard_of = {task.id: shard for shard, tasks in enumerate(self._plan.shards) for task in tasks}
-        entries = ledger.fold(ledger.read_attempts(self._store, self._record.id)).entries
+        entries = outcomes(self._store, self._record, how.exits if how else {})
         return tuple(
             Failure(shard_of.get(task_id, -1), task_id, data_type, str(entry.facts.get("error", "")))
             for (task_id, data_type), entry in sorted(entries.items())

@@ -13,6 +13,7 @@ from runner import layout, ledger, plan
 from runner.errors import ConfigError, PreconditionError, SpecError
 from runner.ledger import RunRecord
 from runner.plan import Plan
+from runner.runs.outcomes import outcomes
 from runner.runs.request import Draft, draft, request_of
 from runner.runs.state import CANCELLED, ending
 from runner.spec import RunSpec, Selection
@@ -121,9 +122,6 @@ def _failed_before(store: Store, record: RunRecord, wanted: Plan) -> bool:
     end = ending(store, record.id)
     if end is not None and end.state == CANCELLED:
         return False
-    failed = {
-        key
-        for key, e in ledger.fold(ledger.read_attempts(store, record.id)).entries.items()
-        if e.outcome is Outcome.FAILED
-    }
+    found = outcomes(store, record, end.exits if end else {})
+    failed = {key for key, entry in found.items() if entry.outcome is Outcome.FAILED}
     return any((task.id, data_type) in failed for task in wanted.tasks for data_type in task.data_types)

@@ -5,6 +5,7 @@ The converter's memory does not grow with a file, so a hook in the worker takes 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import Exit
+from tests.e2e import invariants
 from tests.e2e.world import World, until
 
 GROUPS = Path("/sys/fs/cgroup/memory")
@@ -56,3 +58,28 @@ def test_a_task_that_kills_its_worker_fails_after_three_deaths_and_the_rest_is_d
     assert f"runner retry {record.id}" in str(entry.facts["error"])
     if limit:
         assert "oom_kill 3" in (Path(limit["CGROUP"]) / "memory.oom_control").read_text()
+
+
+@pytest.mark.slow
+def test_a_shard_that_dies_of_every_task_is_given_up_with_a_cause_for_each(world: World) -> None:
+    world.job.update(shards=1, parallelism=1)
+    world.variables["GREEDY"] = "trades:1"
+
+    ended = world.cli("submit", "download")
+
+    assert ended.returncode == 3, ended.stderr
+    (run,) = world.run_ids()
+    causes = [line for line in ended.stderr.splitlines() if "killed 3 times" in line or "given up" in line]
+    assert all(any(key in cause for cause in causes) for key in ("BTC-USDT", "ETH-USDT"))
+    failures = json.loads(world.cli("status", run, "-o", "json").stdout)["failures"]
+    assert len(failures) == 8
+    assert all(failure["error"] for failure in failures)
+    again = world.cli("submit", "download")
+    assert again.returncode == 3, again.stderr
+    assert f"runner retry {run}" in again.stderr
+
+    del world.variables["GREEDY"]
+    retried = world.cli("retry", run)
+
+    assert retried.returncode == 0, retried.stderr
+    assert invariants.contents(world.store) == world.clean
