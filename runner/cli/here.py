@@ -46,6 +46,8 @@ def find_run(store: Store, name: str | None) -> RunRecord:
 
     Raises NotFoundError, with the nearest id.
     """
+    if name == "":
+        raise SpecError("RUN is empty; give a run's id: runner list")
     ids = list(ledger.run_ids(store, name or ""))
     if name in ids or len(ids) == 1:
         return ledger.get_run(store, name if name in ids else ids[0])

@@ -123,6 +123,8 @@ def clean(run: RunName, *, yes: Yes = False, output: Output = "table", given: Gi
     """Remove the records of a run that has ended: its plan, ledgers and logs. Data is never touched."""
     store = here.open_spec_store(given.spec())
     record = here.find_run(store, run)
+    if record.id != run:
+        raise SpecError(f"clean: {run} is not the whole id; if you mean {record.id}, give that")
     if not yes:
         _ask(f"Remove the records of run {record.id} from {store.url} (its data stays)?")
     count = runs.clean(store, record.id)
