@@ -84,11 +84,11 @@ def venue_tasks(day: Day, spec: RunSpec) -> Iterator[Task]:
 def refuse_nothing(spec: RunSpec, days: Sequence[Day]) -> None:
     """Raise NotFoundError when the request matches no instrument on any of its days; warn of venues without any."""
     found = {task.key.split(":", 1)[0] for day in days for task in day.tasks}
-    if without := [venue for venue in spec.venues if venue not in found]:
-        log.warning("nothing is expected of %s: no instrument there matches the request", ", ".join(without))
     if not found:
         asked = [*spec.instruments, *spec.instrument_types] or ["every instrument"]
         raise NotFoundError(
             f"nothing matches: {', '.join(asked)} on {', '.join(spec.venues)} with {', '.join(spec.data_types)} "
             f"from {spec.start_date} to {spec.end_date or spec.start_date}; see `runner plan` with fewer selectors"
         )
+    if without := [venue for venue in spec.venues if venue not in found]:
+        log.warning("nothing is expected of %s: no instrument there matches the request", ", ".join(without))

@@ -31,8 +31,8 @@ from runner.task import Outcome
 FILE = DayFile("binance", "trades", date(2024, 8, 8), "BTCUSDT")
 HEADER = "exchange,symbol,timestamp,local_timestamp,id,side,price,amount\n"
 ROWS = [f"binance,BTCUSDT,{1723161540000000 + n},{1723161540000100 + n},{n},buy,{n}.5,1\n" for n in range(1000)]
-FIRST_MEMBER = gzip.compress((HEADER + "".join(ROWS[:500])).encode())
-BODY = FIRST_MEMBER + gzip.compress("".join(ROWS[500:]).encode())
+FIRST_MEMBER = gzip.compress((HEADER + "".join(ROWS[:500])).encode(), mtime=0)
+BODY = FIRST_MEMBER + gzip.compress("".join(ROWS[500:]).encode(), mtime=0)
 MD5 = hashlib.md5(BODY).hexdigest()
 PLAIN_HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/csv\r\n"
 
@@ -586,7 +586,7 @@ def test_broken_metadata_is_an_integrity_error(raw_server, tardis, body, why):
         tardis(server.url).exchanges()
 
 
-@pytest.mark.parametrize("zipped", [gzip.compress(b"[]")[:-3], b"\x1f\x8bxxxxxxxxxxxxxxxxx", b""])
+@pytest.mark.parametrize("zipped", [gzip.compress(b"[]", mtime=0)[:-3], b"\x1f\x8bxxxxxxxxxxxxxxxxx", b""])
 def test_broken_compressed_metadata_is_an_integrity_error(raw_server, tardis, zipped):
     server = raw_server(lambda call: call.answer(zipped, "200 OK", "Content-Encoding: gzip"))
     with pytest.raises(IntegrityError):
@@ -595,7 +595,7 @@ def test_broken_compressed_metadata_is_an_integrity_error(raw_server, tardis, zi
 
 @pytest.mark.slow
 def test_metadata_without_end_is_an_integrity_error(raw_server, tardis):
-    bomb = gzip.compress(bytes(300_000_000), 1)
+    bomb = gzip.compress(bytes(300_000_000), 1, mtime=0)
     server = raw_server(lambda call: call.answer(bomb, "200 OK", "Content-Encoding: gzip"))
     with pytest.raises(IntegrityError, match="bytes of JSON"):
         tardis(server.url, attempts=1).exchanges()
@@ -603,7 +603,7 @@ def test_metadata_without_end_is_an_integrity_error(raw_server, tardis):
 
 def test_compressed_metadata_is_read(raw_server, tardis):
     server = raw_server(
-        lambda call: call.answer(gzip.compress(b'[{"id": "binance"}]'), "200 OK", "Content-Encoding: gzip")
+        lambda call: call.answer(gzip.compress(b'[{"id": "binance"}]', mtime=0), "200 OK", "Content-Encoding: gzip")
     )
     assert tardis(server.url).exchanges() == [{"id": "binance"}]
     assert server.calls[0].authorization is None
