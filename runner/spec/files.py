@@ -1,6 +1,6 @@
 """Run files: YAML read strictly, so that what a file seems to say is what it says.
 
-No duplicate keys, anchors, aliases, merge keys or tags; dates stay text; bounded size and depth.
+No duplicate keys, anchors, aliases, merge keys or tags; every scalar but null is text; bounded size and depth.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ class _Strict(yaml.SafeLoader):
         event: Any = self.peek_event()  # type: ignore[no-untyped-call] # the stubs leave it bare
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _RefusedError(problem="anchors and aliases are refused; write it out", problem_mark=event.start_mark)
+        if getattr(event, "tag", None):
+            raise _RefusedError(problem="tags are refused; write the plain value", problem_mark=event.start_mark)
         if self._depth >= MAX_DEPTH:
             raise _RefusedError(problem="is nested too deeply", problem_mark=event.start_mark)
         self._depth += 1
@@ -102,9 +104,9 @@ class _Strict(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# Without the implicit type, 2026-02-30 reaches our own check instead of failing inside the reader.
+# Only null is more than text: 2026-02-30, 010, 1:30 or a number of a million digits reach our own checks as written.
 _Strict.yaml_implicit_resolvers = {
-    first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:timestamp"]
+    first: [pair for pair in pairs if pair[0] == "tag:yaml.org,2002:null"]
     for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 

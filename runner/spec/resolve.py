@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.errors import SpecError
-from runner.logs import redact
+from runner.logs import escape, redact
 from runner.spec import files, values
 from runner.spec.model import RunSpec, fields
 
@@ -67,7 +67,7 @@ def resolve(
     spec = RunSpec.build(_nested(given), origins=origins, default="default")
     if need_store and not spec.store:
         raise SpecError("no store is configured: give --store URL, set RUNNER_STORE, or write `store:` in the run file")
-    spec = spec.model_copy(update={"store": _absolute(spec.store, cwd)})
+    spec = spec.model_copy(update={"store": _absolute(spec.store, origins.get("store", ""), cwd)})
     return Resolved(spec, {key: origins.get(key, "default") for key in fields()})
 
 
@@ -194,11 +194,14 @@ def _nested(given: Mapping[str, _Given]) -> dict[str, Any]:
     return document
 
 
-def _absolute(store: str, cwd: Path) -> str:
+def _absolute(store: str, origin: str, cwd: Path) -> str:
     path = store.removeprefix("file://") if store.startswith("file://") else store
     if not store or ("://" in path):
         return store
-    return f"file://{Path(cwd, Path(path).expanduser()).resolve()}"
+    try:
+        return f"file://{Path(cwd, Path(path).expanduser()).resolve()}"
+    except (RuntimeError, OSError) as e:
+        raise SpecError(f"{origin} {values.shown(store)}: is no path here ({escape(str(e))}); give file:///dir") from e
 
 
 def _split(key: str, mark: str) -> str:

@@ -2,6 +2,8 @@ from datetime import date
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from runner.errors import SpecError
 from runner.spec import Resolved, RunSpec, Selection, resolve, tardis_key
@@ -156,6 +158,7 @@ def test_without_a_store_the_three_places_to_name_one_are_told(tmp_path: Path) -
         ("store", "bucket/prefix", ("has no scheme", "gs://")),
         ("store", "gs://Bad_Bucket", ("bucket name",)),
         ("store", "file://", ("names no directory",)),
+        ("store", "~nobody-here/x", ("--store ~nobody-here/x", "home")),
         ("tardis.url", "ftp://x", ("--tardis-url", "https://host/path")),
         ("tardis.url", "http://user:word@x", ("plain URL",)),
         ("tardis.url", "http://x:port", ("is not a URL",)),
@@ -206,11 +209,19 @@ def test_days_that_make_no_range_are_refused(tmp_path: Path, flags: dict[str, ob
         ("venues: {a: b}", ("run.yaml:venues", "list of names")),
         ("startDate: 2026-02-30", ("run.yaml:startDate 2026-02-30", "calendar")),
         ("startDate: 2026-02-03T00:00:00Z", ("YYYY-MM-DD",)),
-        ("retry: {backoffSeconds: .nan}", ("retry.backoffSeconds nan", "above 0")),
+        ("retry: {backoffSeconds: .nan}", ("retry.backoffSeconds .nan", "above 0")),
         ("shards: 1\nshards: 2", ("run.yaml:2", "shards stands twice")),
         ("tardis: {attempts: 1, attempts: 2}", ("attempts stands twice",)),
         ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", ("anchors and aliases are refused",)),
-        ("x: !!python/object/apply:os.system [ls]", ("not valid YAML",)),
+        ("x: !!python/object/apply:os.system [ls]", ("tags are refused",)),
+        ("shards: !!int x", ("tags are refused",)),
+        ("startDate: !!timestamp 2024-02-30", ("tags are refused",)),
+        ("shards: " + "9" * 500_000, ("run.yaml:shards 999", "whole number")),
+        ("shards: 010x", ("run.yaml:shards 010x", "whole number")),
+        ("shards: 0x10", ("run.yaml:shards 0x10", "whole number")),
+        ("shards: 1:30", ("run.yaml:shards 1:30", "whole number")),
+        ("shards: 1e3", ("run.yaml:shards 1e3", "whole number")),
+        ("shards: \x1b", ("not valid YAML",)),
         ("<<: {shards: 1}", ("a key must be a word",)),
         ("? [a]\n: b", ("a key must be a word",)),
         ("[" * 5000, ("nested too deeply",)),
@@ -248,6 +259,14 @@ def test_a_secret_in_a_file_is_refused_without_repeating_it(tmp_path: Path, body
     message = _refusal(tmp_path, file=body)
     assert "TARDIS_API_KEY_FILE" in message
     assert "fake" not in message.lower()
+
+
+def test_numbers_and_truth_of_a_file_are_read_as_written(tmp_path: Path) -> None:
+    spec = _resolve(
+        tmp_path, file="shards: 12\ndeep: yes\nretry: {backoffSeconds: 0.5}\ninstruments: [123, 1INCH]"
+    ).spec
+    assert (spec.shards, spec.deep, spec.retry.backoff_s) == (12, True, 0.5)
+    assert spec.instruments == ("123", "1INCH")
 
 
 def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
@@ -310,3 +329,38 @@ def test_equal_requests_are_equal_whatever_the_order_they_were_typed_in(tmp_path
     b = _resolve(tmp_path, flags={"venues": "BINANCE OKEX", "instruments": "A,B,a", "dataTypes": "trades,quotes"}).spec
     assert a == b
     assert isinstance(a, RunSpec)
+
+
+def _assert_spec_or_line(flags: dict[str, object], file: Path | None, cwd: Path) -> None:
+    try:
+        spec = resolve(flags, file, env=STORE, cwd=cwd).spec
+    except SpecError as e:
+        message = str(e)
+    else:
+        assert RunSpec.from_json(spec.to_json()) == spec
+        return
+    assert message.isprintable()
+    assert message.startswith(("run.yaml", "flag --", "STAGE"))
+
+
+SCALARS = st.sampled_from(["shards", "venues", "tardis", "1", "-", "!!int x", "&a", "*a", "<<", "2024-02-30", "{", "["])
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=60),
+        st.text(max_size=60).map(str.encode),
+        st.lists(SCALARS, max_size=12).map(lambda words: ": ".join(words).encode()),
+        st.lists(SCALARS, max_size=12).map(lambda words: "\n".join(f"{word}: {word}" for word in words).encode()),
+    )
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_whatever_a_run_file_holds_it_is_a_spec_or_one_line(tmp_path: Path, body: bytes) -> None:
+    (tmp_path / "run.yaml").write_bytes(body)
+    _assert_spec_or_line({}, Path("run.yaml"), tmp_path)
+
+
+@given(st.sampled_from([key for key in fields() if key != "parent"]), st.text(max_size=40))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_whatever_a_flag_says_it_is_a_spec_or_one_line(tmp_path: Path, key: str, value: str) -> None:
+    _assert_spec_or_line({key: value}, None, tmp_path)
