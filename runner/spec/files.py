@@ -1,10 +1,12 @@
-"""Run files: YAML read strictly, so that what a file seems to say is what it says.
+"""YAML read strictly, so that what a file seems to say is what it says; and written so that all readers read the same.
 
-No duplicate keys, anchors, aliases, merge keys or tags; every scalar but null is text; bounded size and depth.
+No duplicate keys, anchors, aliases, merge keys or tags; bounded size and depth. In run files every scalar but null is
+text. Values of a cluster have types, of which only those are taken that no two readers of YAML read differently.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,22 @@ from runner.logs import escape
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 16
+MAX_INTEGER = 2**53
+"""Beyond it, readers that know only floating point change the number."""
 
 
-def read(path: Path, *, name: str) -> dict[str, Any]:
+def read(path: Path, *, name: str, typed: bool = False) -> dict[str, Any]:
     """Return the mapping that a YAML file holds. Raises SpecError, one line that starts with `name`."""
-    text = _text(path, name)
+    return parse(_text(path, name), name=name, typed=typed)
+
+
+def parse(text: str, *, name: str, typed: bool = False) -> dict[str, Any]:
+    """Return the mapping that a YAML text holds; its scalars are text, or `typed`: text, truth, integer.
+
+    Raises SpecError, one line that starts with `name`.
+    """
     try:
-        document = yaml.load(text, Loader=_Strict)  # noqa: S506 a SafeLoader with less
+        document = yaml.load(text, Loader=_Typed if typed else _Strict)  # noqa: S506 SafeLoaders with less
     except yaml.YAMLError as e:
         raise SpecError(f"{name}{_position(e)}: {_problem(e)}") from e
     if document is None:
@@ -50,7 +61,7 @@ def _text(path: Path, name: str) -> str:
 
 def _decoded(body: bytes, name: str) -> str:
     if len(body) > MAX_BYTES:
-        raise SpecError(f"{name}: is larger than {MAX_BYTES >> 20} MiB; that is no run file")
+        raise SpecError(f"{name}: is larger than {MAX_BYTES >> 20} MiB; that is no file of settings")
     if body.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise SpecError(f"{name}: is UTF-16; save it as UTF-8")
     if b"\x00" in body:
@@ -111,8 +122,50 @@ _Strict.yaml_implicit_resolvers = {
 }
 
 
-def dump(document: Mapping[str, Any]) -> str:
-    """Return a document as YAML in the order of its keys, ASCII, without anchors."""
+# What one reader of YAML takes for a number or a truth value, and another, or the next version, does not.
+_DISPUTED = re.compile(
+    r"(?:y|Y|yes|Yes|YES|n|N|no|No|NO|on|On|ON|off|Off|OFF"
+    r"|[-+]?0(?:[0-9_]+|[xX][0-9a-fA-F_]+|[oO][0-7_]+|[bB][01_]+)|[-+]?[0-9][0-9_]*(?::[0-9]+)+(?:\.[0-9_]*)?"
+    r"|[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF|nan|NaN|NAN))\Z"
+)
+
+
+class _Typed(_Strict):
+    """Beside text and null: truth as true or false, whole numbers in decimal. Disputed words must be quoted."""
+
+    def construct_disputed(self, node: yaml.ScalarNode) -> None:
+        raise _RefusedError(
+            problem=f"readers of YAML differ over {escape(node.value)}; put it in quotes, or write true, false or a "
+            "whole number",
+            problem_mark=node.start_mark,
+        )
+
+    def construct_integer(self, node: yaml.ScalarNode) -> int:
+        # The length first: Python refuses to read a number of thousands of digits.
+        if len(node.value) > len(str(-MAX_INTEGER)) or abs(number := int(node.value)) >= MAX_INTEGER:
+            raise _RefusedError(problem="is too large a number; put it in quotes", problem_mark=node.start_mark)
+        return number
+
+
+_Typed.yaml_implicit_resolvers = {
+    **_Strict.yaml_implicit_resolvers,
+    None: [
+        ("tag:yaml.org,2002:bool", re.compile(r"(?:true|True|TRUE|false|False|FALSE)\Z")),
+        ("tag:yaml.org,2002:int", re.compile(r"(?:-?[1-9][0-9]*|0)\Z")),
+        ("!disputed", _DISPUTED),
+    ],
+}
+_Typed.add_constructor("tag:yaml.org,2002:int", _Typed.construct_integer)
+_Typed.add_constructor("!disputed", _Typed.construct_disputed)
+
+
+def dump(document: Mapping[str, Any], *, quoted: bool = False) -> str:
+    """Return a document as YAML in the order of its keys, ASCII, without anchors.
+
+    `quoted` puts every text in quotes that any reader could take for something else, and never breaks a line.
+    """
+    if quoted:
+        return yaml.dump(dict(document), Dumper=_Quoted, sort_keys=False, allow_unicode=False, width=_ENDLESS)
     return yaml.dump(dict(document), Dumper=_Plain, sort_keys=False, allow_unicode=False, width=120)
 
 
@@ -120,3 +173,20 @@ class _Plain(yaml.SafeDumper):
     def ignore_aliases(self, data: object) -> bool:
         del data
         return True
+
+
+_ENDLESS = 1 << 30
+_WORD = re.compile(r"[A-Za-z][A-Za-z0-9_./-]*")
+_TAKEN = re.compile(rf"{_DISPUTED.pattern}|(?:true|false|null)\Z", re.IGNORECASE)
+
+
+class _Quoted(_Plain):
+    def represent_text(self, text: str) -> yaml.ScalarNode:
+        if _WORD.fullmatch(text) and not _TAKEN.match(text):
+            style = None
+        else:
+            style = "'" if text.isascii() and text.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Quoted.add_representer(str, _Quoted.represent_text)

@@ -17,7 +17,8 @@ class Identity:
     """A worker's place in its run.
 
     `workers` is how many share this machine; `parent` the process that must live on, 0 where none must;
-    `scratch` the directory to make this worker's own in.
+    `scratch` the directory to make this worker's own in; `own_threads` how many tasks at a time it was given,
+    0 where that follows from the machine.
     """
 
     run: str
@@ -28,11 +29,12 @@ class Identity:
     workers: int = 1
     parent: int = 0
     scratch: Path | None = None
+    own_threads: int = 0
 
     @property
     def threads(self) -> int:
-        """Return how many tasks this worker does at a time: its part of the machine's cores."""
-        return max(1, len(os.sched_getaffinity(0)) // self.workers)
+        """Return how many tasks this worker does at a time: as given, else its part of the machine's cores."""
+        return self.own_threads or max(1, len(os.sched_getaffinity(0)) // self.workers)
 
 
 def identity(env: Mapping[str, str]) -> Identity:
@@ -50,6 +52,7 @@ def identity(env: Mapping[str, str]) -> Identity:
         workers=max(1, _count(env, "RUNNER_WORKERS", 1)),
         parent=_count(env, "RUNNER_PARENT", 0),
         scratch=Path(scratch) if scratch else None,
+        own_threads=_count(env, "RUNNER_THREADS", 0),
     )
 
 

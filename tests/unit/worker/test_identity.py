@@ -36,7 +36,7 @@ def test_what_is_missing_is_named(name: str) -> None:
             identity(env)
 
 
-@pytest.mark.parametrize("name", ["JOB_COMPLETION_INDEX", "RUNNER_WORKERS", "RUNNER_PARENT"])
+@pytest.mark.parametrize("name", ["JOB_COMPLETION_INDEX", "RUNNER_WORKERS", "RUNNER_PARENT", "RUNNER_THREADS"])
 @pytest.mark.parametrize("text", ["-1", "1.5", "two", "0x2", " 1", "\u0661", "1e3", "\u00b2"])
 def test_numbers_are_whole_and_not_negative(name: str, text: str) -> None:
     with pytest.raises(SpecError, match=f"{name} is"):
@@ -60,3 +60,9 @@ def test_threads_share_the_machines_cores() -> None:
     assert identity(ENV).threads == cores
     assert identity(ENV | {"RUNNER_WORKERS": "0"}).threads == cores
     assert identity(ENV | {"RUNNER_WORKERS": str(cores * 5)}).threads == 1
+
+
+def test_a_pod_has_the_threads_it_was_given_whatever_the_machine() -> None:
+    cores = len(os.sched_getaffinity(0))
+    assert identity(ENV | {"RUNNER_THREADS": str(cores + 3)}).threads == cores + 3
+    assert identity(ENV | {"RUNNER_THREADS": "0"}).threads == cores
