@@ -32,6 +32,7 @@ class _Command:
 COMMANDS: Mapping[str, _Command] = {
     "demo": _Command("demo", ("demo",), "Backfill, kill, resume, verify on this machine: no account, no key."),
     "plan": _Command("requests", ("plan",), "Show what a run would do: tasks, shards, bytes."),
+    "render": _Command("render", ("render",), "Print the Kubernetes Job of a request, for kubectl apply."),
     "submit": _Command("requests", ("submit",), "Carry a request out, attach to it, or resume it."),
     "validate": _Command("checks", ("validate",), "Compare what should be in the store with what is."),
     "retry": _Command("requests", ("retry",), "Run again what failed in a run."),

@@ -16,7 +16,7 @@ from runner.plan import Plan
 from runner.runs.state import ending
 from runner.spec import RunSpec, Selection
 from runner.stages import expected, outputs
-from runner.store import Store
+from runner.store import Store, open_store
 from runner.tardis.client import Limits, Tardis
 from runner.task import Stage, Task
 
@@ -87,6 +87,18 @@ def request_of(spec: RunSpec, store_url: str, days: tuple[date, ...]) -> dict[st
         "layout": LAYOUT_VERSION,
         "schema": SCHEMA_VERSION,
     }
+
+
+def offline_id(spec: RunSpec) -> str:
+    """Return the base id of a spec's request without asking anybody.
+
+    Raises SpecError when the days are left to the source.
+    """
+    if spec.start_date is None:
+        raise SpecError("the newest day is known to the source alone, and nobody is asked here; give --start-date")
+    # A bucket has one name; a directory is named by its real path.
+    url = spec.store if spec.store.startswith("gs://") else open_store(spec.store).url
+    return plan.run_id(spec.stage, request_of(spec, url, (spec.start_date, spec.end_date or spec.start_date)))
 
 
 def draft(spec: RunSpec, store: Store, tardis: Tardis) -> Draft:

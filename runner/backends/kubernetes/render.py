@@ -1,4 +1,4 @@
-"""The Job of a run as an object or as YAML, from the chart's template: no cluster is asked, equal in gives equal out."""
+"""The Job of a run as an object or as YAML, from the chart's template. Asks no cluster; equal in gives equal out."""
 
 from __future__ import annotations
 
