@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from runner import ledger
+from runner.backends.sight import Sight
 from runner.errors import Action, ConfigError, RunnerError, WorkerExit, action_for
 from runner.ledger import RunRecord
 from runner.spec import RunSpec
@@ -36,12 +37,12 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Look(Sight):
     """What the supervisor sees: process ids of shards at work, seconds until shards start again, last exit codes."""
 
-    running: Mapping[int, int]
-    waiting: Mapping[int, float]
-    ended: Mapping[int, int]
+    running: Mapping[int, int] = field(default_factory=dict)
+    waiting: Mapping[int, float] = field(default_factory=dict)
+    ended: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

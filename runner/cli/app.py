@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, _Command] = {
     "retry": _Command("requests", ("retry",), "Run again what failed in a run."),
     "list": _Command("runs", ("list_runs",), "List the runs of a store."),
     "status": _Command("runs", ("status",), "Show how far a run is and what failed."),
+    "wait": _Command("runs", ("wait",), "Wait for a run's end and return its verdict."),
     "logs": _Command("runs", ("logs",), "Show the logs of a run's shards."),
     "cancel": _Command("runs", ("cancel",), "Stop a run; what is done stays."),
     "clean": _Command("runs", ("clean",), "Remove the records of a finished run, never its data."),

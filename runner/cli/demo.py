@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from runner import layout, ledger, plan
 from runner.backends.local import Look
+from runner.backends.sight import Sight
 from runner.cli import here
 from runner.cli.output import emit
 from runner.errors import Exit, RunnerError
@@ -80,7 +81,7 @@ def _story(server: Server) -> int:
     _tell("plan", f"{plans.line(drafted, spec.parallelism)}; {_real_and_generated(drafted.plan)}")
     kill = _hold(server, drafted.plan)
     code, took_s = _run(spec, store, record, server, kill)
-    _tell("run", report.line(Watch(store, record).status(alive=False)))
+    _tell("run", report.line(Watch(store, record).status(Sight(alive=False))))
     redone = _tell_kill(kill, server, drafted.plan)
     found = validation.report(spec.model_copy(update={"deep": True}), store, tardis)
     missing = len(found.gaps)
@@ -125,7 +126,7 @@ def _run(spec: RunSpec, store: Store, record: RunRecord, server: Server, kill: K
                 kill.looked = now
                 _kill_when_due(seen, store, record, server, kill)
             if view.due(now):
-                view.show(watch.status(alive=True), now)
+                view.show(watch.status(seen), now)
 
         code = local.carry_out(record, spec, stop.is_set, look)
     return code, time.monotonic() - began

@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-from runner.backends.local import Look
+from runner.backends.sight import Sight
 from runner.cli import here
 from runner.errors import Exit
 from runner.ledger import RunRecord
-from runner.runs import RunState, RunStatus, Watch, ending, verdict
+from runner.report.live import View
+from runner.runs import Carrier, RunState, RunStatus, Watch, ending, verdict
+from runner.runs import follow as follow_run
 from runner.spec import RunSpec
 from runner.store import Store
 
-_LOOK_S = 0.5
 
-
-def carry_out(record: RunRecord, spec: RunSpec, store: Store) -> tuple[Exit, RunStatus]:
-    """Bring a run to its end on this machine, showing how far it is; Ctrl-C drains it. Return verdict and status."""
+def carry_out(carrier: Carrier, record: RunRecord, spec: RunSpec, store: Store) -> tuple[Exit, RunStatus]:
+    """Bring a run to its end, showing how far it is; what Ctrl-C does is the carrier's. Return verdict and status."""
     watch = Watch(store, record)
     with here.stoppable() as stop, here.view() as view:
         here.start_logging(spec)
-
-        def look(_: Look) -> None:
-            if view.due(now := time.monotonic()):
-                view.show(watch.status(alive=True), now)
-
-        code = here.local(store).carry_out(record, spec, stop.is_set, look)
-    return code, _last(watch, store)
+        code = carrier.carry_out(record, spec, stop.is_set, _shown(watch, view))
+    status = watch.status(Sight(alive=False))
+    return code, watch.status(carrier.settle(record)) if status.state is RunState.STOPPED else status
 
 
-def follow(record: RunRecord, store: Store) -> tuple[Exit, RunStatus]:
+def follow(
+    carrier: Carrier, record: RunRecord, store: Store, *, timeout_s: float = float("inf")
+) -> tuple[Exit, RunStatus]:
     """Watch a run, whoever carries it out, until nobody does. Return verdict and status; Ctrl-C ends the watching."""
-    watch, local = Watch(store, record), here.local(store)
+    watch, deadline = Watch(store, record), time.monotonic() + timeout_s
     with here.stoppable() as stop, here.view() as view:
-        while (status := watch.status(alive=local.alive(record.id))).state is RunState.RUNNING:
-            if view.due(now := time.monotonic()):
-                view.show(status, now)
-            if stop.wait(_LOOK_S):
-                return Exit.INTERRUPTED, status
+        ended = follow_run(carrier, record, lambda: stop.is_set() or time.monotonic() >= deadline, _shown(watch, view))
+    status = watch.status(carrier.settle(record))
+    if not ended:
+        return Exit.INTERRUPTED if stop.is_set() else Exit.TIMED_OUT, status
     return verdict_of(store, record), status
 
 
@@ -46,6 +44,9 @@ def verdict_of(store: Store, record: RunRecord) -> Exit:
     return verdict(store, record) if ending(store, record.id) else Exit.FAILED
 
 
-def _last(watch: Watch, store: Store) -> RunStatus:
-    status = watch.status(alive=False)
-    return watch.status(alive=here.local(store).alive(status.id)) if status.state is RunState.STOPPED else status
+def _shown(watch: Watch, view: View) -> Callable[[Sight], None]:
+    def look(seen: Sight) -> None:
+        if view.due(now := time.monotonic()):
+            view.show(watch.status(seen), now)
+
+    return look

@@ -21,6 +21,7 @@ from runner.spec.resolve import aliases, flag_of
 class _Option:
     metavar: str
     help: str
+    short: str = ""
 
 
 # By key of the spec. Seconds, attempts and the like are settled in files or the environment, not typed every day.
@@ -37,7 +38,10 @@ OPTIONS: Mapping[str, _Option] = {
     "store": _Option("URL", "Where objects live: file:///dir, gs://bucket/prefix."),
     "shards": _Option("N", "How many shards the plan has."),
     "parallelism": _Option("N", "How many shards are worked on at once."),
-    "backend": _Option("NAME", "Who runs the shards: local."),
+    "backend": _Option("NAME", "Who runs the shards: local or kubernetes."),
+    "namespace": _Option("NAME", "The cluster's namespace. Default: the context's.", "-n"),
+    "context": _Option("NAME", "The kubeconfig's context. Default: the current one."),
+    "image": _Option("IMAGE", "What a cluster's pods run."),
     "tardis.url": _Option("URL", "Where day files come from."),
     "tardis.apiUrl": _Option("URL", "Where the catalogue comes from."),
     "logFormat": _Option("FORMAT", "text or json."),
@@ -46,7 +50,8 @@ OPTIONS: Mapping[str, _Option] = {
 WHERE = ("store", "logLevel")
 SELECTION = ("startDate", "endDate", "venues", "instrumentTypes", "instruments", "dataTypes", "maxInstruments")
 SOURCE = ("tardis.url", "tardis.apiUrl")
-RUN = ("select", "parent", "shards", "parallelism", "backend", "logFormat")
+CLUSTER = ("namespace", "context")
+RUN = ("select", "parent", "shards", "parallelism", "backend", *CLUSTER, "image", "logFormat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class Given:
 
     flags: Mapping[str, object] = field(default_factory=dict)
     file: Path | None = None
+    kubeconfig: str | None = None
 
     def also(self, **flags: object) -> Given:
         """Return this with further values, given by a command rather than by an option of the table."""
@@ -81,8 +87,11 @@ def selection(select: object, *, force: bool) -> str | None:
     return "all" if force else select if isinstance(select, str) else None
 
 
-def takes(*keys: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
-    """Give a command the options of these spec keys and -f; its parameter `given` then holds what was said."""
+def takes(*keys: str, short_file: bool = True) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """Give a command the options of these spec keys and --file; its parameter `given` then holds what was said.
+
+    `short_file` tells whether -f is --file, rather than something of the command's own.
+    """
 
     def decorate(body: Callable[..., int]) -> Callable[..., int]:
         own = [p for p in inspect.signature(body, eval_str=True).parameters.values() if p.name != "given"]
@@ -99,9 +108,11 @@ def takes(*keys: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
             flags: dict[str, object] = {}
             for name, key in names.items():
                 flags[key] = _once(key, flags.get(key), said.pop(name))
-            return body(given=Given(flags, said.pop("run_file")), **said)
+            return body(given=Given(flags, said.pop("run_file"), said.pop("kubeconfig", None)), **said)
 
-        command.__signature__ = inspect.Signature([*own, *options, _FILE])  # type: ignore[attr-defined] # PEP 362
+        file = _file("-f") if short_file else _file()
+        last = [_KUBECONFIG, file] if "context" in keys else [file]
+        command.__signature__ = inspect.Signature([*own, *options, *last])  # type: ignore[attr-defined] # PEP 362
         command.__annotations__ = {}
         return command
 
@@ -120,16 +131,24 @@ def _name(flag: str) -> str:
 
 def _option(flag: str, key: str, *, hidden: bool = False) -> inspect.Parameter:
     text = OPTIONS[key]
-    option = typer.Option(flag, metavar=text.metavar, help=text.help, show_default=False, hidden=hidden)
+    flags = (flag, text.short) if text.short else (flag,)
+    option = typer.Option(*flags, metavar=text.metavar, help=text.help, show_default=False, hidden=hidden)
     kind = Annotated[str | None, option]
     return inspect.Parameter(_name(flag), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
 
 
-_FILE = inspect.Parameter(
-    "run_file",
+_KUBECONFIG = inspect.Parameter(
+    "kubeconfig",
     inspect.Parameter.KEYWORD_ONLY,
     default=None,
     annotation=Annotated[
-        Path | None, typer.Option("--file", "-f", metavar="FILE", help="A run file (YAML).", show_default=False)
+        str | None,
+        typer.Option("--kubeconfig", metavar="FILE", help="Default: KUBECONFIG, as kubectl's.", show_default=False),
     ],
 )
+
+
+def _file(*short: str) -> inspect.Parameter:
+    option = typer.Option("--file", *short, metavar="FILE", help="A run file (YAML).", show_default=False)
+    kind = Annotated[Path | None, option]
+    return inspect.Parameter("run_file", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)

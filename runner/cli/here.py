@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from runner import ledger, logs
 from runner.cli import given
@@ -17,7 +16,7 @@ from runner.cli.output import say
 from runner.errors import NotFoundError, SpecError
 from runner.ledger import RunRecord
 from runner.report.live import Lines, Picture, View
-from runner.runs import Local, tardis_of
+from runner.runs import tardis_of
 from runner.spec import RunSpec
 from runner.store import Store, open_store
 from runner.tardis.client import Tardis
@@ -33,12 +32,6 @@ def open_spec_store(spec: RunSpec) -> Store:
 def open_tardis(spec: RunSpec) -> Tardis:
     """Return a client for planning, with the key of the environment."""
     return tardis_of(spec, given.key())
-
-
-def local(store: Store) -> Local:
-    """Return the runs of this machine; their locks lie in the user's state directory."""
-    home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Local(store, Path(home) / "market-data-runner", os.environ)
 
 
 def find_run(store: Store, name: str | None) -> RunRecord:

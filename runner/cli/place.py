@@ -1,4 +1,4 @@
-"""Options that say with what and where pods run: image, namespace, placement, values."""
+"""Options that say on which nodes and with which raw fields pods run: placement, values."""
 
 from __future__ import annotations
 
@@ -9,21 +9,6 @@ import typer
 
 from runner.backends.kubernetes.values import Layer, placement
 
-Image = Annotated[
-    str | None,
-    typer.Option("--image", metavar="IMAGE", envvar="RUNNER_IMAGE", help="What pods run.", show_default=False),
-]
-Namespace = Annotated[
-    str | None,
-    typer.Option(
-        "--namespace",
-        "-n",
-        metavar="NAME",
-        envvar="RUNNER_NAMESPACE",
-        help="Where the Job lives. Default: the context's.",
-        show_default=False,
-    ),
-]
 Placement = Annotated[
     str | None,
     typer.Option(

@@ -11,14 +11,14 @@ from runner.backends.kubernetes import render as rendering
 from runner.backends.kubernetes.values import values_for
 from runner.cli.given import RUN, SELECTION, SOURCE, WHERE, Given, selection, takes
 from runner.cli.output import emit
-from runner.cli.place import Image, Namespace, Placement, Values, layers
+from runner.cli.place import Placement, Values, layers
 from runner.cli.requests import Force, Stage
 from runner.errors import Exit, SpecError
 from runner.runs.request import offline_id
 from runner.spec.values import choice
 
 _FORMATS = ("yaml", "json", "name")
-_OPTIONS = tuple(key for key in (*SELECTION, *RUN, *WHERE, *SOURCE) if key != "backend")
+_OPTIONS = tuple(key for key in (*SELECTION, *RUN, *WHERE, *SOURCE) if key not in ("backend", "context"))
 
 
 def _format(value: str) -> str:
@@ -38,8 +38,6 @@ def render(  # noqa: PLR0913 options
     stage: Stage = None,
     *,
     force: Force = False,
-    image: Image = None,
-    namespace: Namespace = None,
     placement: Placement = None,
     values: Values = None,
     output: Output = "yaml",
@@ -52,7 +50,7 @@ def render(  # noqa: PLR0913 options
     spec = given.also(stage=stage, select=selection(given.flags["select"], force=force)).spec()
     run = offline_id(spec)
     files = layers(placement, values)
-    filled = values_for(spec, run_id=run, shards=spec.shards, image=image, namespace=namespace, files=files)
+    filled = values_for(spec, run_id=run, shards=spec.shards, image=spec.image, namespace=spec.namespace, files=files)
     if output == "yaml":
         emit(rendering.yaml(filled))
     elif output == "json":

@@ -7,23 +7,29 @@ from typing import Annotated
 
 import typer
 
-from runner.cli import follow, here
+from runner.backends.kubernetes.values import Layer
+from runner.backends.sight import Sight
+from runner.cli import dry, follow, here
+from runner.cli.carriers import Carriers
 from runner.cli.given import RUN, SELECTION, SOURCE, WHERE, Given, selection, takes
 from runner.cli.output import Output, say, say_next, show
-from runner.cli.steps import next_step, places
+from runner.cli.place import Placement, Values, layers
+from runner.cli.steps import next_step, pasted, places
 from runner.cli.steps import selection as selection_words
 from runner.errors import Exit
 from runner.ledger import RunRecord
 from runner.report import documents, plans
 from runner.report import run as report
-from runner.runs import RunStatus, State, Submission, Watch, draft
+from runner.runs import Carrier, RunStatus, State, Submission, Watch, draft
 from runner.runs import submit as submit_run
 from runner.spec import RunSpec
 from runner.store import Store
 
 Stage = Annotated[str | None, typer.Argument(metavar="[STAGE]", help="download or validate.", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", "--force-download", help="Do everything again: --select all.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Follow a cluster's run to its end and return its verdict.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or the beginning of it.", show_default=False)]
+PLACE = ("backend", "namespace", "context", "image")
 _RESOURCES = tuple(key for key in RUN if key not in ("select", "parent"))
 
 
@@ -41,42 +47,73 @@ def plan(stage: Stage = None, *, force: Force = False, output: Output = "table",
     )
     if drafted.plan.shards:
         words = [spec.stage, *selection_words(drafted.request), "--shards", str(spec.shards), *places(given)]
-        say_next(f"runner submit {shlex.join(words)}")
+        say_next(f"runner submit {shlex.join([*words, *pasted(given, PLACE)])}")
     return Exit.DONE
 
 
 @takes(*SELECTION, *RUN, *WHERE, *SOURCE)
-def submit(stage: Stage = None, *, force: Force = False, output: Output = "table", given: Given) -> int:
-    """Carry a request out here, attach to the run of it that is at work, or resume the one that stopped."""
-    return carry_out(given.also(stage=stage, select=selection(given.flags["select"], force=force)), output)
+def submit(  # noqa: PLR0913 options
+    stage: Stage = None,
+    *,
+    force: Force = False,
+    wait: Wait = False,
+    dry_run: dry.DryRun = "none",
+    placement: Placement = None,
+    values: Values = None,
+    output: Output = "table",
+    given: Given,
+) -> int:
+    """Carry a request out here or on a cluster, attach to its run that is at work, or resume the one that stopped.
+
+    On a cluster it returns once the run is recorded and its Job is there; --wait follows it.
+    """
+    asked = given.also(stage=stage, select=selection(given.flags["select"], force=force))
+    over = layers(placement, values)
+    if dry_run != "none":
+        return dry.show_job(dry_run, asked, over)
+    return carry_out(asked, output, over, wait=wait)
 
 
 @takes(*_RESOURCES, *WHERE, *SOURCE)
-def retry(run: RunName, *, output: Output = "table", given: Given) -> int:
+def retry(  # noqa: PLR0913 options
+    run: RunName,
+    *,
+    wait: Wait = False,
+    placement: Placement = None,
+    values: Values = None,
+    output: Output = "table",
+    given: Given,
+) -> int:
     """Run again, as a new small run, the tasks of RUN that have no settled outcome."""
     record = here.find_run(here.open_spec_store(given.spec()), run)
     asked = {key: record.request[key] for key in ("stage", *SELECTION[2:])}
     first, last = record.request["days"]
-    again = given.also(**asked, startDate=first, endDate=last, select="failed", parent=record.id)
-    return carry_out(again, output)
+    where = {key: value for key in PLACE if given.flags.get(key) is None and (value := record.spec.get(key))}
+    again = given.also(**asked, **where, startDate=first, endDate=last, select="failed", parent=record.id)
+    return carry_out(again, output, layers(placement, values), wait=wait)
 
 
-def carry_out(given: Given, output: str) -> int:
-    """Submit a request, follow its run to the end and print what became of it; return the run's verdict."""
-    spec = given.spec()
+def carry_out(given: Given, output: str, over: list[Layer], *, wait: bool) -> int:
+    """Submit a request, have its run carried out and print what became of it; return the run's verdict."""
+    store = here.open_spec_store(given.spec())
+    carriers = Carriers(store, given, over)
+    spec = carriers.for_spec(given.spec()).placed(given.spec())
     here.start_logging(spec)
-    store = here.open_spec_store(spec)
-    submission = submit_run(spec, store, here.open_tardis(spec))
+    _tell_place(carriers.for_spec(spec), spec)
+    submission = submit_run(spec, store, here.open_tardis(spec), lambda record: carriers.of(record).settle(record))
     record = submission.record
-    _tell_begin(submission, spec, store)
     if submission.state is State.NOTHING or record is None:
+        _tell_begin(submission, spec)
         _print_nothing(record, store, output)
         return Exit.DONE
+    carrier = carriers.same(record, spec) if submission.state is not State.FAILED else carriers.of(record)
+    _tell_begin(submission, spec, carrier)
     if submission.state is State.FAILED:
-        status = Watch(store, record).status(alive=False)
-        code = Exit.INCOMPLETE
+        status, code = Watch(store, record).status(carrier.settle(record)), Exit.INCOMPLETE
+    elif not wait and carrier.start(record, spec):
+        status, code = Watch(store, record).status(carrier.settle(record)), Exit.DONE
     else:
-        code, status = follow.carry_out(record, spec, store)
+        code, status = follow.carry_out(carrier, record, spec, store)
     print_run(status, output)
     tell_end(record, status, code, given)
     return code
@@ -89,7 +126,7 @@ def print_run(status: RunStatus, output: str) -> None:
 
 def tell_end(record: RunRecord, status: RunStatus, code: Exit, given: Given) -> None:
     """Say on stderr what failed and what there is to do next."""
-    for text in report.failures(status, places=shlex.join(places(given))):
+    for text in (*report.causes(status), *report.failures(status, places=shlex.join(places(given)))):
         say(text)
     if (step := next_step(record, status, code, given)) is not None:
         say_next(step)
@@ -97,20 +134,25 @@ def tell_end(record: RunRecord, status: RunStatus, code: Exit, given: Given) -> 
 
 def _print_nothing(record: RunRecord | None, store: Store, output: str) -> None:
     if record is not None:
-        print_run(Watch(store, record).status(alive=False), output)
+        print_run(Watch(store, record).status(Sight(alive=False)), output)
     else:
         show(output, {"kind": "Run", "id": None, "state": str(State.NOTHING)}, table="", names=[])
 
 
-def _tell_begin(submission: Submission, spec: RunSpec, store: Store) -> None:
+def _tell_place(carrier: Carrier, spec: RunSpec) -> None:
+    if where := carrier.place(spec):
+        say(f"where {where} · store {spec.store}")
+
+
+def _tell_begin(submission: Submission, spec: RunSpec, carrier: Carrier | None = None) -> None:
     record, drafted = submission.record, submission.draft
     if drafted is not None:
         asked = f" · {spec.shards} shards asked for" if 0 < len(drafted.plan.shards) < spec.shards else ""
         say(f"plan  {plans.line(drafted, spec.parallelism)}{asked}")
     if submission.state is State.CREATED and record is not None:
         say(f"run   {record.id}")
-    elif submission.state is State.UNFINISHED and record is not None:
-        how = "attached to" if here.local(store).alive(record.id) else "resuming"
+    elif submission.state is State.UNFINISHED and record is not None and carrier is not None:
+        how = "attached to" if carrier.settle(record).alive else "resuming"
         other = f" with its own {record.shards} shards" if record.shards != spec.shards else ""
         say(f"run   {how} {record.id}{other}")
     elif submission.state is State.FAILED and record is not None:

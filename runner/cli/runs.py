@@ -1,17 +1,19 @@
-"""`list`, `status`, `logs`, `cancel`, `clean`: runs that exist."""
+"""`list`, `status`, `wait`, `logs`, `cancel`, `clean`: runs that exist, wherever they are carried out."""
 
 from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
 
 from runner import ledger, runs
 from runner.cli import follow, here
-from runner.cli.given import WHERE, Given, takes
-from runner.cli.output import Output, say, say_next, show
+from runner.cli.carriers import Carriers
+from runner.cli.given import CLUSTER, WHERE, Given, takes
+from runner.cli.output import Output, emit, say, say_next, show
 from runner.cli.requests import RunName, print_run, tell_end
 from runner.cli.steps import next_step
 from runner.errors import Exit, SpecError
@@ -20,7 +22,7 @@ from runner.logs import escape
 from runner.report import documents
 from runner.report import run as report
 from runner.report.tables import table
-from runner.runs import RunStatus, Watch
+from runner.runs import LogQuery, LogText, RunStatus, Watch
 
 MaybeRun = Annotated[
     str | None,
@@ -29,16 +31,24 @@ MaybeRun = Annotated[
 Follow = Annotated[bool, typer.Option("--watch", "-w", help="Follow it to its end and return its exit code.")]
 Shard = Annotated[int | None, typer.Option("--shard", min=0, metavar="N", help="Only this shard.", show_default=False)]
 Failed = Annotated[bool, typer.Option("--failed", help="Only attempts that did not end well.")]
+FollowLogs = Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is new until the run ends.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", min=0, metavar="SECONDS", help="Give up waiting: exit 6.", show_default=False),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
-@takes(*WHERE)
+_LOGS_LOOK_S = 2.0
+
+
+@takes(*WHERE, *CLUSTER)
 def list_runs(*, output: Output = "table", given: Given) -> int:
     """List the runs of a store, newest first."""
     store = here.open_spec_store(given.spec())
-    local = here.local(store)
+    carriers = Carriers(store, given)
     records = sorted((ledger.get_run(store, run) for run in ledger.run_ids(store)), key=_newest_first)
-    found = [Watch(store, record).status(alive=local.alive(record.id), with_failures=False) for record in records]
+    found = [Watch(store, each).status(carriers.of(each).settle(each), with_failures=False) for each in records]
     show(
         output,
         {"kind": "RunList", "runs": [_without_details(status) for status in found]},
@@ -50,18 +60,19 @@ def list_runs(*, output: Output = "table", given: Given) -> int:
     return Exit.DONE
 
 
-@takes(*WHERE)
+@takes(*WHERE, *CLUSTER)
 def status(run: MaybeRun = None, *, watch: Follow = False, output: Output = "table", given: Given) -> int:
     """Show how far a run is, its shards as a grid, and what failed why."""
     spec = given.spec()
     store = here.open_spec_store(spec)
     record = here.find_run(store, run)
+    carrier = Carriers(store, given).of(record)
     if watch:
-        code, found = follow.follow(record, store)
+        code, found = follow.follow(carrier, record, store)
         print_run(found, output)
         tell_end(record, found, code, given)
         return code
-    found = Watch(store, record).status(alive=here.local(store).alive(record.id))
+    found = Watch(store, record).status(carrier.settle(record))
     size = shutil.get_terminal_size((100, 40))
     picture = report.text(found, width=size.columns, height=size.lines - 1)
     show(output, documents.run_document(found), table=picture, names=[found.id])
@@ -70,55 +81,87 @@ def status(run: MaybeRun = None, *, watch: Follow = False, output: Output = "tab
     return Exit.DONE
 
 
-@takes(*WHERE)
-def logs(
+@takes(*WHERE, *CLUSTER)
+def wait(run: RunName, *, timeout: Timeout = None, output: Output = "table", given: Given) -> int:
+    """Wait for a run's end and return its verdict: 0 all settled, 3 some failed or pending, 4 refused, 6 timed out."""
+    store = here.open_spec_store(given.spec())
+    record = here.find_run(store, run)
+    limit_s = float("inf") if timeout is None else timeout
+    code, found = follow.follow(Carriers(store, given).of(record), record, store, timeout_s=limit_s)
+    print_run(found, output)
+    tell_end(record, found, code, given)
+    return code
+
+
+@takes(*WHERE, *CLUSTER, short_file=False)
+def logs(  # noqa: PLR0913 options
     run: MaybeRun = None,
     *,
     shard: Shard = None,
     failed: Failed = False,
+    follow_on: FollowLogs = False,
     output: Output = "table",
     given: Given,
 ) -> int:
-    """Show the logs of a run's shards, oldest attempt first."""
+    """Show the logs of a run's shards, oldest attempt first; -f goes on with what is new, of all shards together."""
     store = here.open_spec_store(given.spec())
     record = here.find_run(store, run)
-    found = list(runs.logs(store, record.id, shard=shard, failed=failed))
     if shard is not None and shard >= record.shards:
         raise SpecError(f"flag --shard {shard}: run {record.id} has shards 0 to {record.shards - 1}")
-    lines = [{"shard": number, "attempt": attempt, "text": text} for number, attempt, text in found]
+    carrier = Carriers(store, given).of(record)
+    new = carrier.logs(record, LogQuery(shard, failed))
+    if follow_on:
+        return _follow_logs(new, lambda: carrier.settle(record).alive)
+    found = list(new())
+    lines = [{"shard": each.shard, "attempt": each.attempt, "text": each.text} for each in found]
     show(
         output,
         {"kind": "Logs", "run": record.id, "logs": lines},
-        table="\n".join(_log(*each) for each in found),
-        names=(f"{number}/{attempt}" for number, attempt, _ in found),
+        table="\n".join(_log(each) for each in found),
+        names=(f"{each.shard}/{each.attempt}" for each in found),
     )
     if not found:
         say(f"no such logs yet; a log is written when an attempt at a shard ends: runner status {record.id}")
     return Exit.DONE
 
 
-@takes(*WHERE)
+def _follow_logs(new: Callable[[], Iterator[LogText]], alive: Callable[[], bool]) -> int:
+    """Print what is new until the run has ended, or Ctrl-C."""
+    with here.stoppable() as stop:
+        goes_on = True
+        while goes_on and not stop.is_set():
+            # Asked first, so that what was written before the end is read after it.
+            goes_on = alive()
+            for each in new():
+                emit("\n".join(escape(line) for line in each.text.splitlines()))
+            if goes_on:
+                stop.wait(_LOGS_LOOK_S)
+    return Exit.INTERRUPTED if goes_on else Exit.DONE
+
+
+@takes(*WHERE, *CLUSTER)
 def cancel(run: RunName, *, output: Output = "table", given: Given) -> int:
     """Stop a run and wait until its workers have drained; what is done stays."""
     spec = given.spec()
     store = here.open_spec_store(spec)
     record = here.find_run(store, run)
+    carrier = Carriers(store, given).of(record)
     was_running = runs.cancel(store, record.id)
     if was_running:
         say(f"run   cancelling {record.id}; what is done stays")
         with here.stoppable() as stop:
             # Nobody at work on it: then this process ends it; else it waits for whoever is.
-            code = here.local(store).carry_out(record, spec, stop.is_set, lambda _: None)
+            carrier.cancel(record, spec, stop.is_set)
         if stop.is_set():
-            return code
-    found = Watch(store, record).status(alive=False)
+            return Exit.INTERRUPTED
+    found = Watch(store, record).status(carrier.settle(record))
     print_run(found, output)
     if (step := next_step(record, found, follow.verdict_of(store, record), given)) is not None:
         say_next(step)
     return Exit.DONE
 
 
-@takes(*WHERE)
+@takes(*WHERE, *CLUSTER)
 def clean(run: RunName, *, yes: Yes = False, output: Output = "table", given: Given) -> int:
     """Remove the records of a run that has ended: its plan, ledgers and logs. Data is never touched."""
     store = here.open_spec_store(given.spec())
@@ -127,7 +170,7 @@ def clean(run: RunName, *, yes: Yes = False, output: Output = "table", given: Gi
         raise SpecError(f"clean: {run} is not the whole id; if you mean {record.id}, give that")
     if not yes:
         _ask(f"Remove the records of run {record.id} from {store.url} (its data stays)?")
-    count = runs.clean(store, record.id)
+    count = Carriers(store, given).of(record).clean(record.id)
     document = {"kind": "Cleaned", "run": record.id, "objects": count}
     show(output, document, table=f"removed {count} objects of run {record.id}", names=[record.id])
     return Exit.DONE
@@ -154,6 +197,6 @@ def _without_details(status: RunStatus) -> dict[str, Any]:
     return {**{key: value for key, value in document.items() if key != "failures"}, "shards": len(status.shards)}
 
 
-def _log(shard: int, attempt: str, text: str) -> str:
-    body = "\n".join(escape(line) for line in text.splitlines())
-    return f"--- shard {shard} attempt {attempt}\n{body}"
+def _log(each: LogText) -> str:
+    body = "\n".join(escape(line) for line in each.text.splitlines())
+    return f"--- shard {each.shard} attempt {each.attempt}\n{body}"

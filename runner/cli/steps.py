@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from runner.cli.given import SELECTION, SOURCE, Given
 from runner.errors import Exit
 from runner.ledger import RunRecord
 from runner.runs import RunState, RunStatus
-from runner.spec import RunSpec
+from runner.spec import Backend, RunSpec
 from runner.spec.resolve import flag_of
 from runner.task import Stage
 
@@ -26,7 +26,7 @@ def next_step(record: RunRecord, status: RunStatus, code: Exit, given: Given) ->
     if status.state is RunState.RUNNING:
         return _command("status", status.id, "--watch", *places(given))
     if status.state in (RunState.STOPPED, RunState.CANCELLED):
-        return _command("submit", stage, *selection(record.request), *places(given))
+        return _command("submit", stage, *selection(record.request), *places(given), *_backend(record, given))
     if code is Exit.NOT_ALLOWED:
         return "correct the key in TARDIS_API_KEY or TARDIS_API_KEY_FILE, then submit again"
     if stage == Stage.VALIDATE or code is Exit.DONE:
@@ -46,12 +46,23 @@ def selection(request: Mapping[str, Any]) -> list[str]:
 
 
 def places(given: Given) -> list[str]:
-    """Return the options by which a command line named its run file, store and source."""
+    """Return the options by which a command line named its run file, kubeconfig, store and source."""
     words = ["-f", str(given.file)] if given.file else []
-    for key in _PLACES:
-        if (value := given.flags.get(key)) is not None:
-            words += [flag_of(key), str(value)]
-    return words
+    words += ["--kubeconfig", given.kubeconfig] if given.kubeconfig else []
+    return [*words, *pasted(given, _PLACES)]
+
+
+def pasted(given: Given, keys: Iterable[str]) -> list[str]:
+    """Return the options of these keys that a command line gave."""
+    return [word for key in keys if (value := given.flags.get(key)) is not None for word in (flag_of(key), str(value))]
+
+
+def _backend(record: RunRecord, given: Given) -> list[str]:
+    """Return the options that take a request to the cluster that its last run was on."""
+    if record.spec.get("backend", Backend.LOCAL) == Backend.LOCAL:
+        return pasted(given, ("backend",))
+    keys = ("backend", "namespace", "context", "image")
+    return [word for key in keys if (value := record.spec.get(key)) for word in (flag_of(key), str(value))]
 
 
 def _what(request: Mapping[str, Any]) -> list[str]:

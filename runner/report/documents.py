@@ -30,6 +30,10 @@ def run_document(status: RunStatus) -> dict[str, Any]:
             }
             for shard in status.shards
         ],
+        "causes": [
+            {"kind": cause.kind, "message": cause.message, "next": cause.next, "shards": list(cause.shards)}
+            for cause in status.causes
+        ],
         "failures": [
             {
                 "shard": failure.shard,

@@ -10,6 +10,7 @@ from runner.report import grid, units
 from runner.runs import Failure, RunState, RunStatus, ShardState, ShardStatus
 
 FAILURES_SHOWN = 5
+_SHARDS_SHOWN = 3
 _PLACES = {
     ShardState.WAITING: grid.State.WAITING,
     ShardState.RUNNING: grid.State.RUNNING,
@@ -59,8 +60,18 @@ def failures(status: RunStatus, limit: int = FAILURES_SHOWN, *, places: str = ""
     all_of_them = f"runner status {escape(status.id)}{places} -o json"
     more = [f"        and {total - len(shown):,} more of {total:,}; all: {all_of_them}"] if total > len(shown) else []
     shards = sorted({failure.shard for failure in status.failures[:limit]})
-    logs = f"logs    runner logs {escape(status.id)} --shard {shards[0]}{places}"
-    return (*shown, *more, logs)
+    logs = [f"logs    runner logs {escape(status.id)} --shard {shards[0]}{places}"]
+    logs += [f"        {status.logs.format(shard=shards[0])}"] if status.logs else []
+    return (*shown, *more, *logs)
+
+
+def causes(status: RunStatus) -> tuple[str, ...]:
+    """Return for each cause that keeps the run from moving a line with it and one with the command that helps."""
+    lines = []
+    for cause in status.causes:
+        where = f"  {_shards(cause.shards)}" if cause.shards else ""
+        lines += [escape(f"why     {cause.kind}: {cause.message}{where}"), escape(f"        {cause.next}")]
+    return tuple(lines)
 
 
 def screen(
@@ -74,7 +85,8 @@ def screen(
     if len(head[0]) >= width and height > _OTHER_LINES + 1:
         head = [_how_far(status), _how_fast(status, pace)]
     others = _OTHER_LINES - 1 + len(head)
-    below = [cut(text, width) for text in failures(status)][: max(0, height - others - 1)]
+    said = (*causes(status), *failures(status))
+    below = [cut(text, width) for text in said][: max(0, height - others - 1)]
     states = cell_states(status.shards)
     rows = grid.rows(states, width - 1, max(1, height - others - len(below)))
     pieces: list[tuple[str, grid.State | None]] = [(f"{cut(text, width)}\n", None) for text in head]
@@ -99,6 +111,18 @@ def cut(text: str, width: int) -> str:
     ('abc…', 'abc')
     """
     return text if len(text) < width else f"{text[: max(0, width - 2)]}…"
+
+
+def _shards(numbers: tuple[int, ...]) -> str:
+    """Return shard numbers in few words.
+
+    >>> _shards((3,)), _shards((1, 2, 3, 4, 5, 6))
+    ('shard 3', '6 shards: 1, 2, 3, …')
+    """
+    shown = ", ".join(map(str, numbers[:_SHARDS_SHOWN]))
+    if len(numbers) == 1:
+        return f"shard {shown}"
+    return f"{len(numbers)} shards: {shown}{', …' if len(numbers) > _SHARDS_SHOWN else ''}"
 
 
 def _place(shard: ShardStatus) -> grid.State:

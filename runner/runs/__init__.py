@@ -1,6 +1,7 @@
 """Runs: a request's states, what is true of a run, and carrying it out."""
 
-from runner.runs.carry import Local
+from runner.runs.carry import Carrier, Local, follow
+from runner.runs.cluster import Cluster
 from runner.runs.request import Draft, draft, tardis_of
 from runner.runs.state import (
     Ending,
@@ -13,21 +14,26 @@ from runner.runs.state import (
     cancel,
     clean,
     ending,
-    logs,
     verdict,
 )
 from runner.runs.submit import State, Submission, create, submit
+from runner.runs.tail import LogQuery, LogText, StoreLogs
 
 __all__ = [
+    "Carrier",
+    "Cluster",
     "Draft",
     "Ending",
     "Failure",
     "Local",
+    "LogQuery",
+    "LogText",
     "RunState",
     "RunStatus",
     "ShardState",
     "ShardStatus",
     "State",
+    "StoreLogs",
     "Submission",
     "Watch",
     "cancel",
@@ -35,7 +41,7 @@ __all__ = [
     "create",
     "draft",
     "ending",
-    "logs",
+    "follow",
     "submit",
     "tardis_of",
     "verdict",

@@ -1,22 +1,80 @@
-"""Carry out a run on this machine: supervise it, or follow whoever does, and return what it deserves."""
+"""Who carries runs out: the protocol that every command speaks, and its implementation on this machine."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from runner import ledger
 from runner.backends.local import Look, Supervisor, supervising
+from runner.backends.sight import Sight
 from runner.errors import Action, Exit, action_for
 from runner.ledger import RunRecord
+from runner.runs import state
 from runner.runs.state import CANCELLED, FINISHED, cancelled, ending, finish, verdict
+from runner.runs.tail import LogQuery, LogText, StoreLogs
 from runner.spec import RunSpec
 from runner.store import Store
 
 _CANCEL_LOOK_S = 1.0
 _FOLLOW_S = 0.5
-IDLE = Look(running={}, waiting={}, ended={})
+IDLE = Look()
+
+
+class Carrier(Protocol):
+    """Where runs are carried out: this machine, or a cluster. Every command works on either."""
+
+    def placed(self, spec: RunSpec) -> RunSpec:
+        """Return the spec with where it is carried out. Raises SpecError where that cannot be."""
+        ...
+
+    def place(self, spec: RunSpec) -> str:
+        """Return where a placed spec is carried out, as the user is told before anything starts there."""
+        ...
+
+    def start(self, record: RunRecord, spec: RunSpec) -> bool:
+        """Have a run begin; tell whether it goes on without this process, else it takes `carry_out`."""
+        ...
+
+    def carry_out(
+        self, record: RunRecord, spec: RunSpec, stop: Callable[[], bool], look: Callable[[Sight], None]
+    ) -> Exit:
+        """Bring a run to its end, or go along with whoever does; return its verdict, or INTERRUPTED after `stop()`."""
+        ...
+
+    def settle(self, record: RunRecord) -> Sight:
+        """Return what is seen of a run now; where it has ended, its end is in the store afterwards."""
+        ...
+
+    def watching(self, record: RunRecord) -> AbstractContextManager[Callable[[], Sight]]:
+        """Yield `settle` for being asked again and again."""
+        ...
+
+    def logs(self, record: RunRecord, query: LogQuery) -> Callable[[], Iterator[LogText]]:
+        """Return a function that yields what is new in the logs at each call."""
+        ...
+
+    def cancel(self, record: RunRecord, spec: RunSpec, stop: Callable[[], bool]) -> None:
+        """End a run whose end was asked for, its workers drained; return early after `stop()`."""
+        ...
+
+    def clean(self, run: str) -> int:
+        """Remove everything about a run that has ended, never data; return how many objects of the store."""
+        ...
+
+
+def follow(carrier: Carrier, record: RunRecord, stop: Callable[[], bool], look: Callable[[Sight], None]) -> bool:
+    """Watch a run until nobody is at work on it; tell whether it came to that before `stop()`."""
+    with carrier.watching(record) as sight:
+        while (seen := sight()).alive:
+            if stop():
+                return False
+            look(seen)
+            time.sleep(_FOLLOW_S)
+    return True
 
 
 class Local:
@@ -24,6 +82,41 @@ class Local:
 
     def __init__(self, store: Store, directory: Path, env: Mapping[str, str]) -> None:
         self._store, self._directory, self._env = store, directory, env
+
+    def placed(self, spec: RunSpec) -> RunSpec:
+        """Return the spec as it is."""
+        return spec
+
+    def place(self, spec: RunSpec) -> str:
+        """Return nothing: here is here."""
+        del spec
+        return ""
+
+    def start(self, record: RunRecord, spec: RunSpec) -> bool:
+        """Begin nothing: runs of this machine need a process that supervises them."""
+        del record, spec
+        return False
+
+    def settle(self, record: RunRecord) -> Sight:
+        """Return whether anybody is at work on a run; its supervisor writes its end."""
+        return Sight(alive=ending(self._store, record.id) is None and self.alive(record.id))
+
+    @contextmanager
+    def watching(self, record: RunRecord) -> Iterator[Callable[[], Sight]]:
+        """Yield `settle` of this run."""
+        yield lambda: self.settle(record)
+
+    def logs(self, record: RunRecord, query: LogQuery) -> Callable[[], Iterator[LogText]]:
+        """Return a function that yields what is new in the logs of the store."""
+        return StoreLogs(self._store, record.id, query).new
+
+    def cancel(self, record: RunRecord, spec: RunSpec, stop: Callable[[], bool]) -> None:
+        """Wait for the supervisor to drain its workers; where there is none, write the run's end."""
+        self.carry_out(record, spec, stop, lambda _: None)
+
+    def clean(self, run: str) -> int:
+        """Remove a run's objects."""
+        return state.clean(self._store, run)
 
     def alive(self, run: str) -> bool:
         """Tell whether a process of this machine is at work on the run."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
 from runner import layout, ledger, plan
+from runner.backends.sight import Cause, Sight
 from runner.errors import Action, Exit, NotFoundError, PreconditionError, SpecError, WorkerExit, action_for
 from runner.ledger import Attempt, RunRecord
 from runner.runs.outcomes import outcomes
@@ -120,7 +121,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """Everything a view shows of a run."""
+    """Everything a view shows of a run; `causes` and `logs` are what its backend says of it."""
 
     id: str
     state: RunState
@@ -129,6 +130,8 @@ class RunStatus:
     started: datetime | None
     updated: datetime | None
     predicted_bytes: int
+    causes: tuple[Cause, ...] = ()
+    logs: str = ""
 
     @property
     def done(self) -> int:
@@ -158,16 +161,16 @@ class Watch:
         self._store, self._record = store, record
         self._plan = plan.decode_bytes(ledger.read_plan(store, record))
 
-    def status(self, *, alive: bool, with_failures: bool = True) -> RunStatus:
-        """Return the status now. `alive` tells whether someone is at work on the run."""
+    def status(self, sight: Sight, *, with_failures: bool = True) -> RunStatus:
+        """Return the status now. `sight` is what the run's backend sees of it."""
         record = self._record
         how = ending(self._store, record.id)
         by_shard: dict[int, list[Attempt]] = {}
         for attempt in ledger.read_counts(self._store, record.id):
             by_shard.setdefault(attempt.shard, []).append(attempt)
-        alive = alive and how is None
+        alive = sight.alive and how is None
         shards = tuple(
-            self._shard(shard, sorted(by_shard.get(shard, ()), key=_age), how, alive=alive)
+            self._shard(shard, sorted(by_shard.get(shard, ()), key=_age), how, alive=alive and sight.runs(shard))
             for shard in range(len(self._plan.shards))
         )
         has_failures = any(s.failed or s.state is ShardState.FAILED for s in shards)
@@ -175,7 +178,17 @@ class Watch:
         seen = [a.updated for attempts in by_shard.values() for a in attempts if a.updated is not None]
         state = _run_state(how, shards, alive=alive)
         updated = max(seen, default=record.created)
-        return RunStatus(record.id, state, shards, failures, record.created, updated, record.predicted_bytes)
+        return RunStatus(
+            id=record.id,
+            state=state,
+            shards=shards,
+            failures=failures,
+            started=record.created,
+            updated=updated,
+            predicted_bytes=record.predicted_bytes,
+            causes=sight.causes,
+            logs=sight.logs,
+        )
 
     def _shard(self, shard: int, attempts: list[Attempt], how: Ending | None, *, alive: bool) -> ShardStatus:
         tasks = self._plan.shards[shard]
@@ -223,23 +236,6 @@ def _run_state(how: Ending | None, shards: tuple[ShardStatus, ...], *, alive: bo
     if how.state == CANCELLED:
         return RunState.CANCELLED
     return RunState.DONE if all(shard.state is ShardState.DONE for shard in shards) else RunState.FAILED
-
-
-def logs(store: Store, run: str, *, shard: int | None = None, failed: bool = False) -> Iterator[tuple[int, str, str]]:
-    """Yield (shard, attempt, text) of every log of a run, shards ascending, attempts by age.
-
-    `failed` leaves only attempts that did not end well, those that died among them.
-    """
-    ledger.get_run(store, run)
-    good = {
-        (a.shard, a.attempt)
-        for a in ledger.read_counts(store, run)
-        if a.exit is not None and action_for(a.exit) is Action.COMPLETE
-    }
-    found = [(*layout.shard_and_attempt(info.key), info) for info in store.list(f"{layout.run_prefix(run)}logs/")]
-    for number, attempt, info in sorted(found, key=lambda item: (item[0], item[2].updated, item[1])):
-        if shard in (None, number) and not (failed and (number, attempt) in good):
-            yield number, attempt, store.get(info.key).decode(errors="replace")
 
 
 def clean(store: Store, run: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -41,9 +41,12 @@ class Submission:
     draft: Draft | None = None
 
 
-def submit(spec: RunSpec, store: Store, tardis: Tardis) -> Submission:
+def submit(
+    spec: RunSpec, store: Store, tardis: Tardis, settle: Callable[[RunRecord], object] = lambda _: None
+) -> Submission:
     """Find the state of this request and, where something is to be done, commit a run for it.
 
+    `settle` is called for a run of it that has no end yet, and writes one where the run has ended all the same.
     An unfinished run is handed back to be followed or resumed, whatever its resources. Of two submits at once one
     creates the run and both get it.
     """
@@ -54,6 +57,8 @@ def submit(spec: RunSpec, store: Store, tardis: Tardis) -> Submission:
     base = plan.run_id(spec.stage, request)
     latest = latest_pass(store, base)
     record = _same_request(store, ledger.get_run(store, latest), request) if latest else None
+    if record is not None and ending(store, record.id) is None:
+        settle(record)
     if record is not None and ending(store, record.id) is None:
         return Submission(State.UNFINISHED, record)
     drafted = draft(spec, store, tardis)

@@ -108,8 +108,9 @@ class _Strict(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             name = key.value if isinstance(key, yaml.ScalarNode) else None
-            if name is None or name in seen or name == "<<":
-                why = "a key must be a word" if name in (None, "<<") else f"the key {escape(str(name))} stands twice"
+            is_merge = name == "<<" and not key.style
+            if name is None or name in seen or is_merge:
+                why = f"the key {escape(name)} stands twice" if name and not is_merge else "a key must be a word"
                 raise _RefusedError(problem=f"{why}; keep one", problem_mark=key.start_mark)
             seen.add(name)
         return super().construct_mapping(node, deep)

@@ -38,6 +38,7 @@ class Backend(StrEnum):
     """Who runs the shards."""
 
     LOCAL = "local"
+    KUBERNETES = "kubernetes"
 
 
 def _only(kind: str, *valid: str) -> BeforeValidator:
@@ -53,6 +54,8 @@ Url = Annotated[str, BeforeValidator(values.http_url)]
 Flag = Annotated[bool, BeforeValidator(values.flag)]
 Day = Annotated[date | None, BeforeValidator(lambda value: None if value is None else values.day(value))]
 Text = Annotated[str | None, BeforeValidator(lambda value: None if value is None else values.word(value))]
+Name = Annotated[str | None, BeforeValidator(lambda value: None if value is None else values.visible(value))]
+Namespace = Annotated[str | None, BeforeValidator(lambda value: None if value is None else values.namespace(value))]
 
 
 class _Section(BaseModel):
@@ -119,6 +122,12 @@ class RunSpec(_Section):
     parallelism: Annotated[int, _whole(1, MAX_SHARDS)] = 4
     """Shards at work at the same time."""
     backend: Annotated[Backend, _only("backend", *Backend)] = Backend.LOCAL
+    namespace: Namespace = None
+    """Where a cluster's Job lives; without one it is the context's."""
+    context: Name = None
+    """The kubeconfig's context that names the cluster; without one it is the current one."""
+    image: Name = None
+    """What a cluster's pods run."""
     log_format: Annotated[str, _only("log format", *logs.FORMATS)] = Field("text", alias="logFormat")
     log_level: Annotated[str, _only("log level", *logs.LEVELS)] = Field("INFO", alias="logLevel")
     deep: Flag = False

@@ -26,6 +26,7 @@ _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")
 _SELECTOR_MARKS = frozenset(":_-.*?[]!@+&$/=()")
 _SELECTOR_CHARS = 200
+_NAME_CHARS = 300
 _EMPTY = "is an empty list; name at least one or leave it out"
 _TRUE, _FALSE = frozenset({"true", "yes", "on", "1"}), frozenset({"false", "no", "off", "0"})
 
@@ -123,6 +124,30 @@ def word(value: object) -> str:
     text = value.strip() if isinstance(value, str) else ""
     if not re.fullmatch(r"[\w.@-]{1,100}", text, re.ASCII):
         raise ValueError("must be one word of letters, digits, - and _")
+    return text
+
+
+def visible(value: object) -> str:
+    """Return a name of visible characters, such as an image's or that of a kubeconfig's context.
+
+    >>> visible("registry.example/team/runner:0.1.0")
+    'registry.example/team/runner:0.1.0'
+    """
+    text = value.strip() if isinstance(value, str) else ""
+    if not text or len(text) > _NAME_CHARS or text.startswith("-") or not all("!" <= c <= "~" for c in text):
+        raise ValueError("must be one name of visible characters, without spaces")
+    return text
+
+
+def namespace(value: object) -> str:
+    """Return the name of a namespace: a DNS label.
+
+    >>> namespace("market-data")
+    'market-data'
+    """
+    text = value.strip() if isinstance(value, str) else ""
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", text):
+        raise ValueError("must be small letters, digits and -, as Kubernetes names namespaces")
     return text
 
 

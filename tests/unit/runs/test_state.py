@@ -6,9 +6,10 @@ from datetime import date
 import pytest
 
 from runner import layout, ledger, plan, runs
+from runner.backends.sight import Sight
 from runner.errors import Exit, NotFoundError, SpecError, WorkerExit
 from runner.ledger import Attempt, Counts, RunRecord
-from runner.runs import RunState, ShardState, Watch
+from runner.runs import LogQuery, LogText, RunState, ShardState, StoreLogs, Watch
 from runner.runs.state import CANCELLED, FINISHED, finish
 from runner.store import ABSENT, open_store
 from runner.task import Entry, Outcome, Stage, Task
@@ -94,7 +95,7 @@ def test_the_first_word_about_an_ending_stands(store, record) -> None:
 
 
 def status(store, record, *, alive=True):
-    return Watch(store, record).status(alive=alive)
+    return Watch(store, record).status(Sight(alive=alive))
 
 
 def test_a_run_that_nobody_began_waits(store, record) -> None:
@@ -163,12 +164,27 @@ def test_logs_come_by_shard_and_age_and_failed_leaves_the_good_ones_out(store, r
         ledger.write_log(store, RUN, (shard, name), f"log of {name} \xff\n".encode("latin-1"), ABSENT)
         if code is not None:
             ledger.write_ledger(store, RUN, Attempt(shard, name, WorkerExit(code)))
-    assert [(s, a) for s, a, _ in runs.logs(store, RUN)] == [(0, "y"), (0, "b"), (1, "c"), (2, "z")]
-    assert [a for _, a, _ in runs.logs(store, RUN, shard=0)] == ["y", "b"]
-    assert [a for _, a, _ in runs.logs(store, RUN, failed=True)] == ["y", "c"]
-    assert next(runs.logs(store, RUN))[2] == "log of y �\n"
+
+    def attempts(**query) -> list[str]:
+        return [each.attempt for each in StoreLogs(store, RUN, LogQuery(**query)).new()]
+
+    assert attempts() == ["y", "b", "c", "z"]
+    assert attempts(shard=0) == ["y", "b"]
+    assert attempts(failed=True) == ["y", "c"]
+    assert next(StoreLogs(store, RUN, LogQuery()).new()) == LogText(0, "y", "log of y �\n")
     with pytest.raises(NotFoundError):
-        list(runs.logs(store, "download-none"))
+        StoreLogs(store, "download-none", LogQuery())
+
+
+def test_logs_are_read_on_from_where_they_were(store, record) -> None:
+    first = ledger.write_log(store, RUN, (0, "a"), b"one\n", ABSENT)
+    logs = StoreLogs(store, RUN, LogQuery())
+    assert list(logs.new()) == [LogText(0, "a", "one\n")]
+    assert list(logs.new()) == []
+    ledger.write_log(store, RUN, (0, "a"), b"one\ntwo\n", first)
+    ledger.write_log(store, RUN, (1, "b"), b"three\n", ABSENT)
+    assert list(logs.new()) == [LogText(0, "a", "two\n"), LogText(1, "b", "three\n")]
+    assert list(StoreLogs(store, RUN, LogQuery()).new(without=frozenset("a"))) == [LogText(1, "b", "three\n")]
 
 
 def test_cancelling_is_asked_once_and_only_of_what_runs(store, record) -> None:

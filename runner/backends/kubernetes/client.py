@@ -1,0 +1,327 @@
+"""The cluster's API as raw JSON objects: the only importer of `kubernetes`, which is used for its configuration.
+
+Requests go through the pool that the client makes of a kubeconfig (certificates, proxies, tokens of exec plugins that
+are renewed before each request). Its models are not used: they refuse fields that are newer than they are.
+Every request has time-outs; every error is one of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import quote, urlencode
+
+import urllib3
+
+from runner.errors import ConfigError, NotAllowedError, NotFoundError, RunnerError, TransientError
+
+Object = dict[str, Any]
+GROUPS: Mapping[str, str] = {"jobs": "batch", "pods": "", "events": ""}
+ANSWER_S = 30.0
+_CONNECT_S = 5.0
+_PAGE = 500
+_OK, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE, _INVALID = 200, 401, 403, 404, 409, 410, 422
+_BUSY, _SERVER = 429, 500
+_DOUBT_S = 60.0
+"""For so long after a lost connection a refusal is no verdict: an API server that starts has not loaded its rules."""
+_MERGE_PATCH = "application/merge-patch+json"
+_VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
+
+
+class GoneError(TransientError):
+    """The version to watch from is too old: list again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The objects of a kind at one moment, and the version to watch from."""
+
+    items: tuple[Object, ...]
+    version: str
+
+
+class Client:
+    """One namespace of one cluster. `kubeconfig` and `context` None mean what `kubectl` would take."""
+
+    def __init__(
+        self, *, kubeconfig: str | None = None, context: str | None = None, namespace: str | None = None
+    ) -> None:
+        self._kubeconfig, self._context = kubeconfig, context
+        self._configuration, self.context, default = _configure(kubeconfig, context)
+        self._pool = _pool(self._configuration)
+        self.namespace = namespace or default
+        self.server = str(self._configuration.host)
+        self._lost_at = float("-inf")
+
+    def get(self, kind: str, name: str) -> Object | None:
+        """Return an object, or None when there is none of this name."""
+        try:
+            return self._json("GET", kind, name)
+        except NotFoundError:
+            return None
+
+    def list(self, kind: str, *, labels: str = "", fields: str = "") -> Listing:
+        """Return the objects that the selectors choose, in as many pages as it takes."""
+        items: list[Object] = []
+        query = {"limit": str(_PAGE), **_selectors(labels, fields)}
+        while True:
+            page = self._json("GET", kind, query=query, verb="list")
+            items += page.get("items") or ()
+            metadata = page.get("metadata") or {}
+            if not metadata.get("continue"):
+                return Listing(tuple(items), str(metadata.get("resourceVersion", "")))
+            query["continue"] = metadata["continue"]
+
+    def watch(self, kind: str, version: str, *, labels: str = "", fields: str = "", seconds: int) -> Changes:
+        """Return the changes since `version`, for so many seconds: then the server ends them.
+
+        Raises GoneError when the version is too old, TransientError when the connection is lost, a silent one too.
+        """
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": version,
+            "timeoutSeconds": str(seconds),
+            **_selectors(labels, fields),
+        }
+        return Changes(self._send("GET", kind, query=query, read_s=seconds + _CONNECT_S, verb="watch"), kind, self.lost)
+
+    def create(self, kind: str, body: Object, *, dry_run: bool = False) -> Object | None:
+        """Create an object, checked strictly by the server; return it, or None when one of its name exists."""
+        query = {"fieldValidation": "Strict", **({"dryRun": "All"} if dry_run else {})}
+        try:
+            return self._json("POST", kind, query=query, body=body)
+        except _ConflictError:
+            return None
+
+    def patch(self, kind: str, name: str, change: Object) -> Object | None:
+        """Merge a change into an object; return it, or None when it is gone."""
+        try:
+            return self._json("PATCH", kind, name, body=change)
+        except NotFoundError:
+            return None
+
+    def delete(self, kind: str, name: str) -> bool:
+        """Delete an object and what it owns; tell whether it was there."""
+        try:
+            self._json("DELETE", kind, name, body={"propagationPolicy": "Background"})
+        except NotFoundError:
+            return False
+        return True
+
+    def log(self, pod: str, *, since: str = "") -> str | None:
+        """Return a pod's log, each line with its time before it, from a time on; None when there is none (yet)."""
+        query = {"timestamps": "true", **({"sinceTime": since} if since else {})}
+        try:
+            response = self._send("GET", "pods", f"{pod}/log", query=query)
+        except (NotFoundError, ConfigError):
+            return None  # the pod is gone, or its container has not started
+        with response:
+            return self._body(response).decode(errors="replace")
+
+    def _json(  # noqa: PLR0913 - the parts of a request
+        self,
+        method: str,
+        kind: str,
+        name: str = "",
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        verb: str = "",
+    ) -> Object:
+        with self._send(method, kind, name, query=query, body=body, verb=verb) as response:
+            answer: Object = json.loads(self._body(response))
+        return answer
+
+    def _send(  # noqa: PLR0913 - the parts of a request
+        self,
+        method: str,
+        kind: str,
+        name: str = "",
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        read_s: float = ANSWER_S,
+        verb: str = "",
+    ) -> urllib3.BaseHTTPResponse:
+        url = f"{self.server}{_path(kind, self.namespace, name)}?{urlencode(query or {})}"
+        what = f"{verb or _VERBS[method]} {kind}{'/log' if name.endswith('/log') else ''}"
+        kind_of_body = {"Content-Type": _MERGE_PATCH if method == "PATCH" else "application/json"} if body else {}
+        encoded = json.dumps(body).encode() if body else None
+        for is_last in (False, True):
+            headers = {"Accept": "application/json", **kind_of_body, **self._authorization()}
+            try:
+                response = self._pool.request(
+                    method,
+                    url,
+                    body=encoded,
+                    headers=headers,
+                    timeout=urllib3.Timeout(connect=_CONNECT_S, read=read_s),
+                    retries=False,
+                    preload_content=False,
+                )
+            except (urllib3.exceptions.HTTPError, OSError) as e:
+                raise self.lost(e) from e
+            if response.status == _UNAUTHORIZED and not is_last:
+                response.drain_conn()
+                self._configuration, self.context, _ = _configure(self._kubeconfig, self.context or self._context)
+                self._pool = _pool(self._configuration)
+                continue
+            break
+        if response.status < _OK + 100:
+            return response
+        with response:
+            raise self._refused(response, what)
+
+    def _body(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        try:
+            return response.read()
+        except (urllib3.exceptions.HTTPError, OSError) as e:
+            raise self.lost(e) from e
+
+    def _authorization(self) -> dict[str, str]:
+        # Asking for the settings renews a token that is about to expire.
+        setting = self._configuration.auth_settings().get("BearerToken")
+        return {"Authorization": str(setting["value"])} if setting and setting["value"] else {}
+
+    def lost(self, error: Exception) -> TransientError:
+        """Return that the connection was lost, and remember when."""
+        self._lost_at = time.monotonic()
+        return TransientError(f"cluster {self.server}: no answer ({_reason(error)}); see: kubectl cluster-info")
+
+    def _refused(self, response: urllib3.BaseHTTPResponse, what: str) -> RunnerError:
+        body = self._body(response).decode(errors="replace")
+        try:
+            status = json.loads(body)
+        except ValueError:
+            status = {"message": body[:200]}
+        status = {**(status if isinstance(status, dict) else {}), "code": response.status}
+        message = str(status.get("message", "")) or f"HTTP {response.status}"
+        in_doubt = time.monotonic() - self._lost_at < _DOUBT_S
+        if response.status in (_UNAUTHORIZED, _FORBIDDEN) and in_doubt:
+            return TransientError(f"cluster {self.server}: refused right after a lost connection: {message}")
+        if response.status == _UNAUTHORIZED:
+            return NotAllowedError(f"cluster {self.server}: does not know who we are ({message}); log in to it again")
+        if response.status == _FORBIDDEN:
+            return NotAllowedError(f"{what} in namespace {self.namespace}: {message}; {_rule(what)}")
+        return _of_status(status, f"{what} in namespace {self.namespace}")
+
+
+class Changes:
+    """An open watch: iterate it for its changes. `shutdown` ends it from another thread."""
+
+    def __init__(
+        self, response: urllib3.BaseHTTPResponse, kind: str, lost: Callable[[Exception], TransientError]
+    ) -> None:
+        self._response, self._kind, self._lost = response, kind, lost
+
+    def __iter__(self) -> Iterator[Object]:
+        for line in self._lines():
+            change: Object = json.loads(line)
+            if change.get("type") == "ERROR":
+                raise _of_status(change.get("object") or {}, f"watch {self._kind}")
+            yield change
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._response.close()
+
+    def shutdown(self) -> None:
+        """End the iteration, which another thread may be waiting in."""
+        with suppress(ValueError, OSError):  # it has ended already
+            self._response.shutdown()
+
+    def _lines(self) -> Iterator[bytes]:
+        rest = b""
+        try:
+            for chunk in self._response.stream(65_536):
+                *lines, rest = (rest + chunk).split(b"\n")
+                yield from filter(None, lines)
+        except (urllib3.exceptions.HTTPError, OSError) as e:
+            raise self._lost(e) from e
+
+
+class _ConflictError(RunnerError):
+    """An object of this name exists."""
+
+
+def _of_status(status: Mapping[str, Any], what: str) -> RunnerError:
+    code, message = status.get("code"), str(status.get("message", ""))
+    if code == _NOT_FOUND:
+        return NotFoundError(f"{what}: {message}")
+    if code == _CONFLICT and status.get("reason", "AlreadyExists") == "AlreadyExists":
+        return _ConflictError(f"{what}: {message}")
+    if code == _GONE:
+        return GoneError(f"{what}: {message}")
+    if code in (_BUSY, _CONFLICT) or (isinstance(code, int) and code >= _SERVER):
+        return TransientError(f"{what}: {message or code}; the cluster may take it in a moment")
+    return ConfigError(f"{what}: the cluster refuses it: {message or code}")
+
+
+def _rule(what: str) -> str:
+    """Return the rule that allows `verb kind`, as a Role writes it."""
+    verb, kind = what.split(" ", 1)
+    group = GROUPS.get(kind.split("/")[0], "")
+    return f'to allow it add to the Role: {{apiGroups: ["{group}"], resources: ["{kind}"], verbs: ["{verb}"]}}'
+
+
+def _path(kind: str, namespace: str, name: str) -> str:
+    group = GROUPS[kind]
+    root = f"/apis/{group}/v1" if group else "/api/v1"
+    return f"{root}/namespaces/{quote(namespace)}/{kind}{f'/{quote(name)}' if name else ''}"
+
+
+def _selectors(labels: str, fields: str) -> dict[str, str]:
+    return {key: value for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
+
+
+def _configure(kubeconfig: str | None, context: str | None) -> tuple[Any, str, str]:
+    """Return the client's configuration, the context's name and its namespace. Raises ConfigError without a cluster."""
+    # Imported here: it costs a quarter of a second, and the local backend needs none of it.
+    from kubernetes import config  # noqa: PLC0415
+    from kubernetes.client import Configuration  # noqa: PLC0415
+
+    settings = Configuration()
+    try:
+        contexts, active = config.list_kube_config_contexts(kubeconfig)  # type: ignore[no-untyped-call]
+    except config.ConfigException as e:
+        if kubeconfig is None and context is None:
+            return _in_cluster(settings)
+        raise ConfigError(f"kubeconfig {kubeconfig or '(default)'}: {e}; give --kubeconfig FILE") from e
+    named = active if context is None else next((c for c in contexts if c["name"] == context), None)
+    if named is None:
+        names = ", ".join(c["name"] for c in contexts)
+        raise ConfigError(f"context {context}: not in the kubeconfig, which has {names}; give --context")
+    try:
+        config.load_kube_config(kubeconfig, named["name"], client_configuration=settings, persist_config=False)  # type: ignore[no-untyped-call]
+    except (config.ConfigException, OSError) as e:
+        raise ConfigError(f"context {named['name']}: {e}; correct the kubeconfig") from e
+    return settings, str(named["name"]), str(named["context"].get("namespace") or "default")
+
+
+def _in_cluster(settings: Any) -> tuple[Any, str, str]:
+    from kubernetes import config  # noqa: PLC0415
+
+    try:
+        config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
+    except config.ConfigException as e:
+        raise ConfigError("no cluster is configured: set KUBECONFIG, or give --kubeconfig FILE") from e
+    return settings, "in-cluster", "default"
+
+
+def _pool(configuration: Any) -> urllib3.PoolManager:
+    from kubernetes.client import ApiClient  # noqa: PLC0415
+
+    pool: urllib3.PoolManager = ApiClient(configuration).rest_client.pool_manager
+    return pool
+
+
+def _reason(error: Exception) -> str:
+    inner = getattr(error, "reason", None) or error
+    return f"{type(inner).__name__}: {inner}".split(" (Caused by")[0][:200]
