@@ -118,3 +118,16 @@ def test_a_key_active_elsewhere_for_too_long_ends_the_run(make_world: Callable[.
     assert verdict is Exit.NOT_ALLOWED
     errors = [str(e.facts["error"]) for a in world.attempts(record.id) for e in a.entries if e.outcome == "failed"]
     assert any("one address" in error for error in errors)
+
+
+@pytest.mark.slow
+def test_trouble_of_the_network_is_tried_again_by_the_shard_and_then_named(world: World) -> None:
+    world.job.update(tardis={"attempts": 1}, retry={"limit": 2})
+    world.server.add_faults({"path": BAD, "fault": "reset", "at": 0.5})
+
+    record, verdict = world.run()
+
+    assert verdict is Exit.INCOMPLETE
+    attempts = world.attempts(record.id)
+    assert sorted(int(a.exit) for a in attempts if a.exit is not None) == [0, 75, 75, 75]
+    assert world.violations(failed=[BAD_TASK]) == []
