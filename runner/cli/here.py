@@ -22,6 +22,7 @@ from runner.spec import RunSpec
 from runner.store import Store, open_store
 from runner.tardis.client import Tardis
 
+_NAMED = 3
 _DUMB = ("", "dumb", "unknown")
 
 
@@ -48,13 +49,14 @@ def find_run(store: Store, name: str | None) -> RunRecord:
     """
     if name == "":
         raise SpecError("RUN is empty; give a run's id: runner list")
-    ids = list(ledger.run_ids(store, name or ""))
+    ids = sorted(ledger.run_ids(store, name or ""))
     if name in ids or len(ids) == 1:
         return ledger.get_run(store, name if name in ids else ids[0])
     if name is None and ids:
         return max((ledger.get_run(store, run) for run in ids), key=_created)
     if ids:
-        raise SpecError(f"run {name}: {len(ids)} runs begin so ({', '.join(ids[:3])}, …); give more of the id")
+        some = ", ".join(ids[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
+        raise SpecError(f"run {name}: {len(ids)} runs begin so ({some}); give more of the id")
     if name is None:
         raise NotFoundError(f"no runs in {store.url} yet; runner submit starts one")
     near = difflib.get_close_matches(name, ledger.run_ids(store), n=1)
@@ -64,7 +66,11 @@ def find_run(store: Store, name: str | None) -> RunRecord:
 
 def view() -> View:
     """Return how to show progress: a picture on a terminal that can draw, else lines."""
-    can_draw = sys.stderr.isatty() and os.environ.get("TERM", "") not in _DUMB
+    can_draw = (
+        sys.stderr.isatty()
+        and os.environ.get("TERM", "") not in _DUMB
+        and (sys.stderr.encoding or "").lower().startswith("utf")
+    )
     return Picture() if can_draw else Lines(say)
 
 
