@@ -1,5 +1,6 @@
 """Exactly once: what a commit makes of whatever is there already."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -96,6 +97,18 @@ def test_replacing_swaps_only_what_differs(store) -> None:
     again = commit(store, KEY, b"new, packed otherwise", OURS, mode=Mode.REPLACE)
     assert not again.written
     assert store.head(KEY) == new.info
+
+
+def test_bytes_that_rotted_are_replaced_though_their_facts_are_ours(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}/store")
+    commit(store, KEY, b"body", OURS, mode=Mode.KEEP)
+    path = tmp_path / "store" / KEY
+    status = path.stat()
+    path.write_bytes(b"bodY")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert dict(store.head(KEY).metadata) == OURS
+    assert commit(store, KEY, b"body", OURS, mode=Mode.REPLACE).written
+    assert store.get(KEY) == b"body"
 
 
 def test_what_is_not_sealed_never_replaces_what_is(store) -> None:
