@@ -215,7 +215,7 @@ def read_all(terminal: int) -> str:
         (("submit", "--instruments", "NOPE", *TWO_DAYS), 5, "NOPE"),
         (("submit", "downlod"), 2, "did you mean download?"),
         (("submit", "--force", "--select", "failed"), 2, "--force"),
-        (("submit", "--store", "gs://some-bucket", *TWO_DAYS), 2, "gs://"),
+        (("submit", "--store", "s3://some-bucket", *TWO_DAYS), 2, "unknown scheme"),
         (("status", "nope"), 5, "nope"),
         (("status",), 5, "no runs"),
         (("logs", "nope"), 5, "nope"),
