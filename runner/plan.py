@@ -203,7 +203,7 @@ def decode(file: BinaryIO) -> Plan:
     >>> decode(io.BytesIO(encode(Plan(())))).tasks
     ()
     """
-    # No threads: one of Arrow's that still drops a Python buffer while the interpreter ends aborts the process.
+    # No threads: one of Arrow's that drops a Python buffer while the interpreter ends could abort the process.
     parquet = pq.ParquetFile(file)
     return Plan(
         tuple(_tasks(parquet.read_row_group(group, use_threads=False)) for group in range(parquet.num_row_groups))
