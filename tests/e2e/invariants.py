@@ -97,6 +97,8 @@ def _doubled(objects: list[ObjectInfo], store: Store) -> Iterator[str]:
     for key, count in Counter(info.key for info in objects).items():
         if count > 1:
             yield f"doubled: {key} is listed {count} times"
+    if not store.url.startswith("file://"):
+        return
     root = Path(store.url.removeprefix("file://"))
     files = {p.relative_to(root).as_posix() for p in root.rglob("*") if p.is_file() and ".runner" not in p.parts}
     for key in sorted(files ^ {info.key for info in objects}):
