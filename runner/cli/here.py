@@ -82,7 +82,8 @@ def stoppable() -> Iterator[threading.Event]:
     def ask(number: int, _: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
-        stop.set()
+        # In a thread of its own: the main one may hold the event's lock at this instant.
+        threading.Thread(target=stop.set, daemon=True).start()
         del number
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -38,7 +38,8 @@ def commit(store: Store, key: str, body: Path | bytes, metadata: Mapping[str, st
     """Put an object that is a function of its inputs; return the live one, ours or an equal one.
 
     With `Mode.REPLACE` another content, and bytes that are no longer what was written, are swapped at the generation
-    that was read. A sealed object is never replaced by an unsealed one: whoever has less succeeds without writing.
+    that was read. A sealed object is never replaced by an unsealed one, nor one of a newer schema by ours: whoever has
+    less succeeds without writing.
     Raises ConflictError when another content is there and is to be kept.
     """
     generation = ABSENT
@@ -70,7 +71,7 @@ def _damaged(store: Store, live: ObjectInfo) -> bool:
 def refuse_other(store: Store, key: str, metadata: Mapping[str, str]) -> None:
     """Raise ConflictError when another content is there: asked before the first of several objects is committed."""
     live = store.head(key)
-    if live is not None and not same(live.metadata, metadata):
+    if live is not None and not same(live.metadata, metadata) and not _has_more(live.metadata, metadata):
         raise ConflictError(_conflict(store, key, live.metadata, metadata))
 
 
@@ -84,7 +85,8 @@ def same(ours: Mapping[str, str], theirs: Mapping[str, str]) -> bool:
 
 
 def _has_more(live: Mapping[str, str], ours: Mapping[str, str]) -> bool:
-    return live.get("sealed") == "true" and ours.get("sealed") == "false"
+    newer = live.get("schema", "").isdecimal() and int(live["schema"]) > int(ours.get("schema", "0"))
+    return newer or (live.get("sealed") == "true" and ours.get("sealed") == "false")
 
 
 def _conflict(store: Store, key: str, live: Mapping[str, str], ours: Mapping[str, str]) -> str:

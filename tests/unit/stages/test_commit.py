@@ -120,6 +120,13 @@ def test_what_is_not_sealed_never_replaces_what_is(store) -> None:
     assert store.get(KEY) == b"sealed"
 
 
+@pytest.mark.parametrize("mode", Mode)
+def test_an_older_schema_never_replaces_a_newer_one(store, mode) -> None:
+    newer = commit(store, KEY, b"newer", OTHER | {"schema": "10"}, mode=Mode.KEEP).info
+    done = commit(store, KEY, b"older", OURS | {"schema": "9"}, mode=mode)
+    assert (done.written, done.info.generation) == (False, newer.generation)
+
+
 def test_a_sealed_object_replaces_an_unsealed_one(store) -> None:
     commit(store, KEY, b"unsealed", OTHER | {"sealed": "false"}, mode=Mode.KEEP)
     assert commit(store, KEY, b"sealed", OURS | {"sealed": "true"}, mode=Mode.REPLACE).written
