@@ -77,10 +77,11 @@ def _story(server: Server) -> int:
     record, drafted = submission.record, submission.draft
     if record is None or drafted is None:
         raise RunnerError(f"demo: {DIRECTORY} is not empty; remove it and start again")
-    _tell("plan", f"{plans.line(drafted, spec.parallelism)}; {_real_and_generated(drafted.plan)}")
+    _tell("plan", plans.line(drafted, spec.parallelism))
+    _tell("data", f"{_real_and_generated(drafted.plan)}, served by the sandbox at {server.origin}")
     kill = _hold(server, drafted.plan)
     code, took_s = _run(spec, store, record, server, kill)
-    _tell("run", report.line(Watch(store, record).status(alive=False)))
+    _tell("run", report.line(Watch(store, record).status(alive=False)).removeprefix("run "))
     redone = _tell_kill(kill, server, drafted.plan)
     found = validation.report(spec.model_copy(update={"deep": True}), store, tardis)
     missing = len(found.gaps)
@@ -184,7 +185,7 @@ def _check(kill: Kill, redone: frozenset[str]) -> None:
 
 def _real_and_generated(packed: Plan) -> str:
     real = sum(task.key == REAL for task in packed.tasks)
-    return f"{real} real days, {len(packed.tasks) - real} generated"
+    return f"{real} real instrument-days, {len(packed.tasks) - real} generated ones"
 
 
 def _chart(store: Store) -> None:
