@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import socket
+import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -51,10 +53,46 @@ def empty(store: Store) -> None:
         store.delete(info.key)
 
 
+def fake_gcs_server_url(request: pytest.FixtureRequest) -> str:
+    if reason := FAKE_LACKS.get(request.node.originalname):
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    return new_bucket(request, request.getfixturevalue("fake_gcs_server"))
+
+
+# What that server cannot do, by test.
+FAKE_LACKS = dict.fromkeys(
+    (
+        "test_range_of_a_named_generation_is_refused_once_it_is_replaced",
+        "test_opened_object_refuses_to_mix_generations",
+    ),
+    "it ignores ifGenerationMatch where content is read",
+)
+
 STORES: dict[str, Callable[[pytest.FixtureRequest], str]] = {"file": file_url, "memory": memory_url, "gs": gs_url}
 REAL_BUCKET = os.environ.get("RUNNER_TEST_BUCKET", "")
 if REAL_BUCKET:
     STORES["bucket"] = real_bucket_url
+
+
+@pytest.fixture(scope="session")
+def fake_gcs_server() -> Iterator[str]:
+    """Run the stand-in of GCS that we did not write; `scripts/fake-gcs-server` builds it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "market-data-runner"
+    script = Path(__file__).parents[2] / "scripts/fake-gcs-server"
+    version = next(line for line in script.read_text().splitlines() if line.startswith("version=")).partition("=")[2]
+    program = cache / f"fake-gcs-server-{version}" / "fake-gcs-server"
+    if not program.exists():
+        pytest.fail(f"{program} is not there: run scripts/fake-gcs-server, which builds it once")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    flags = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", url, "-backend", "memory"]
+    with subprocess.Popen([program, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            urllib3.request("GET", f"{url}/storage/v1/b?project=p", retries=urllib3.Retry(40, backoff_factor=0.05))
+            yield url
+        finally:
+            process.kill()
 
 
 @pytest.fixture(scope="session")
@@ -76,9 +114,9 @@ def new_bucket(request: pytest.FixtureRequest, server: str) -> str:
 JSON = {"Content-Type": "application/json"}
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=[*STORES, pytest.param("fake-gcs-server", marks=pytest.mark.slow)])
 def url(request: pytest.FixtureRequest) -> str:
-    return STORES[request.param](request)
+    return {**STORES, "fake-gcs-server": fake_gcs_server_url}[request.param](request)
 
 
 @pytest.fixture

@@ -218,6 +218,13 @@ def test_refusal_is_not_tried_again(server: Server, store: GcsStore, code: int) 
     assert server.stats()["total"]["requests"] == 4
 
 
+def test_missing_credentials_are_no_permission(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    with pytest.raises(NotAllowedError, match=r"key\.json.*roles/storage\.objectUser on gs://ours"):
+        GcsStore("ours").head("a")
+
+
 def test_bucket_that_does_not_exist_is_no_empty_store(server: Server) -> None:
     store = GcsStore("nowhere/p", patience=SHORT)
     for use in (
