@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,46 @@ def test_delete_whose_answer_was_lost_tells_that_there_was_one(server: Server, s
     assert store.delete("a") is True
     assert store.head("a") is None
     assert store.delete("a") is False
+
+
+def lose_answers(server: Server) -> None:
+    lost = {"path": UPLOADS, "fault": "commit_then_503", "probability": 0.4, "seed": 5}
+    server.add_faults(lost, {"path": "*", "fault": "reset", "probability": 0.1, "seed": 6})
+
+
+def test_of_many_creators_of_one_content_one_wins_though_answers_get_lost(server: Server) -> None:
+    lose_answers(server)
+
+    def create(key: str) -> bool:
+        try:
+            GcsStore("ours", patience=BRIEF).put(key, b"same", metadata={"n": "1"})
+        except PreconditionError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        for round_ in range(6):
+            assert sum(pool.map(create, [f"k{round_}"] * 4)) == 1
+
+
+def test_counter_of_swaps_counts_each_once_though_answers_get_lost(server: Server, store: GcsStore) -> None:
+    store.put("n", b"0")
+    lose_answers(server)
+
+    def count(_: int) -> None:
+        for _ in range(8):
+            while True:
+                info = store.head("n")
+                try:
+                    value = int(store.get("n", if_generation=info.generation))
+                    store.put("n", b"%d" % (value + 1), if_generation=info.generation)
+                except PreconditionError:
+                    continue
+                break
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(count, range(3)))
+    assert store.get("n") == b"24"
 
 
 # Throttling and broken connections.
