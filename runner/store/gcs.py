@@ -1,7 +1,8 @@
 """A store in a bucket of Google Cloud Storage: `gs://bucket` or `gs://bucket/prefix`.
 
 Every write names a generation. A write whose answer was lost meets its own object when it is tried again: each `put`
-marks its object (a parameter of the content type, so that metadata is the caller's alone) and knows it by that.
+marks its object (a parameter of the content type, so that metadata is the caller's alone) and knows it by that. Only
+when others have swapped or deleted it before that does a `put` that had committed end in PreconditionError.
 That `a` and `a/b` are never both objects is looked up before each creation, not atomically: a bucket could hold both.
 Foreign objects whose names no store would accept are not listed.
 """
