@@ -180,7 +180,7 @@ def read_plan(store: Store, record: RunRecord) -> bytes:
 
 
 def run_ids(store: Store, prefix: str = "") -> Iterator[str]:
-    """Yield the ids of committed runs that start with `prefix`, ascending."""
+    """Yield the ids of committed runs that start with `prefix`, in the order of their keys."""
     for info in store.list(f"{layout.RUNS}/{prefix}"):
         if info.key.endswith("/run.json") and info.key.count("/") == 2:  # noqa: PLR2004 - _runs/<id>/run.json
             yield info.key.split("/")[1]

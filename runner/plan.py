@@ -203,8 +203,11 @@ def decode(file: BinaryIO) -> Plan:
     >>> decode(io.BytesIO(encode(Plan(())))).tasks
     ()
     """
+    # No threads: one of Arrow's that drops a Python buffer while the interpreter ends could abort the process.
     parquet = pq.ParquetFile(file)
-    return Plan(tuple(_tasks(parquet.read_row_group(group)) for group in range(parquet.num_row_groups)))
+    return Plan(
+        tuple(_tasks(parquet.read_row_group(group, use_threads=False)) for group in range(parquet.num_row_groups))
+    )
 
 
 def decode_shard(file: BinaryIO, shard: int) -> tuple[Task, ...]:
@@ -214,7 +217,7 @@ def decode_shard(file: BinaryIO, shard: int) -> tuple[Task, ...]:
     ()
     """
     parquet = pq.ParquetFile(file)
-    return _tasks(parquet.read_row_group(shard)) if shard < parquet.num_row_groups else ()
+    return _tasks(parquet.read_row_group(shard, use_threads=False)) if shard < parquet.num_row_groups else ()
 
 
 def decode_bytes(body: bytes) -> Plan:

@@ -192,10 +192,9 @@ def supervising(directory: Path, store_url: str, run: str) -> Iterator[bool]:
 
     The kernel gives it back when its holder dies, however that happens.
     """
-    name = hashlib.sha256(f"{store_url}\n{run}".encode()).hexdigest()[:32]
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        file = (directory / f"{name}.lock").open("a+b")
+        file = _lock_file(directory, store_url, run).open("a+b")
     except OSError as e:
         raise ConfigError(f"{directory}: no lock can be kept there ({e.strerror}); set XDG_STATE_HOME") from e
     with file:
@@ -205,3 +204,22 @@ def supervising(directory: Path, store_url: str, run: str) -> Iterator[bool]:
             yield False
         else:
             yield True
+
+
+def supervised(directory: Path, store_url: str, run: str) -> bool:
+    """Tell whether a process of this machine holds that right; looking changes nothing for others who look."""
+    try:
+        file = _lock_file(directory, store_url, run).open("rb")
+    except OSError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _lock_file(directory: Path, store_url: str, run: str) -> Path:
+    name = hashlib.sha256(f"{store_url}\n{run}".encode()).hexdigest()[:32]
+    return directory / f"{name}.lock"

@@ -44,7 +44,9 @@ COMMANDS: Mapping[str, _Command] = {
     "clean": _Command("runs", ("clean",), "Remove the records of a finished run, never its data."),
     "explain": _Command("checks", ("explain",), "Tell why an object is, or is not, in the store."),
     "config": _Command("config", ("config",), "Show every setting, its value and where it comes from."),
-    "sandbox": _Command("sandbox", ("tardis",), "Stand-ins for the outside, for tests and trials.", is_group=True),
+    "sandbox": _Command(
+        "sandbox", ("tardis", "gcs"), "Stand-ins for the outside, for tests and trials.", is_group=True
+    ),
     "worker": _Command("worker", ("worker",), "Do one shard of a run; started by a backend, not by hand."),
 }
 

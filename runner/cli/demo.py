@@ -78,10 +78,11 @@ def _story(server: Server) -> int:
     record, drafted = submission.record, submission.draft
     if record is None or drafted is None:
         raise RunnerError(f"demo: {DIRECTORY} is not empty; remove it and start again")
-    _tell("plan", f"{plans.line(drafted, spec.parallelism)}; {_real_and_generated(drafted.plan)}")
+    _tell("plan", plans.line(drafted, spec.parallelism))
+    _tell("data", f"{_real_and_generated(drafted.plan)}, served by the sandbox at {server.origin}")
     kill = _hold(server, drafted.plan)
     code, took_s = _run(spec, store, record, server, kill)
-    _tell("run", report.line(Watch(store, record).status(Sight(alive=False))))
+    _tell("run", report.line(Watch(store, record).status(Sight(alive=False))).removeprefix("run "))
     redone = _tell_kill(kill, server, drafted.plan)
     found = validation.report(spec.model_copy(update={"deep": True}), store, tardis)
     missing = len(found.gaps)
@@ -185,11 +186,11 @@ def _check(kill: Kill, redone: frozenset[str]) -> None:
 
 def _real_and_generated(packed: Plan) -> str:
     real = sum(task.key == REAL for task in packed.tasks)
-    return f"{real} real days, {len(packed.tasks) - real} generated"
+    return f"{real} real instrument-days, {len(packed.tasks) - real} generated ones"
 
 
 def _chart(store: Store) -> None:
-    table = pq.read_table(io.BytesIO(store.get(layout.candles(CHART_DAY, "15m", CHART_KEY))))
+    table = pq.ParquetFile(io.BytesIO(store.get(layout.candles(CHART_DAY, "15m", CHART_KEY)))).read(use_threads=False)
     bars = [chart.Candle(*prices) for prices in zip(*(table[n].to_pylist() for n in chart.Candle._fields), strict=True)]
     emit(chart.chart(bars, caption=f"{CHART_KEY}  {CHART_DAY}  15m candles of a generated day", height=8))
 

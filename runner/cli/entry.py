@@ -43,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fail(line: str, code: int, *, trace: bool = False) -> int:
     secret = os.environ.get("TARDIS_API_KEY", "")
-    with contextlib.suppress(OSError):
+    # Without a stderr, or with a full one, the exit code must do.
+    with contextlib.suppress(OSError, AttributeError):
         if trace:
             sys.stderr.write(redact(traceback.format_exc(), [secret]))
         sys.stderr.write(f"error: {escape(redact(line, [secret]))}\n")

@@ -21,6 +21,7 @@ from runner.spec import RunSpec
 from runner.store import Store, open_store
 from runner.tardis.client import Tardis
 
+_NAMED = 3
 _DUMB = ("", "dumb", "unknown")
 
 
@@ -41,13 +42,14 @@ def find_run(store: Store, name: str | None) -> RunRecord:
     """
     if name == "":
         raise SpecError("RUN is empty; give a run's id: runner list")
-    ids = list(ledger.run_ids(store, name or ""))
+    ids = sorted(ledger.run_ids(store, name or ""))
     if name in ids or len(ids) == 1:
         return ledger.get_run(store, name if name in ids else ids[0])
     if name is None and ids:
         return max((ledger.get_run(store, run) for run in ids), key=_created)
     if ids:
-        raise SpecError(f"run {name}: {len(ids)} runs begin so ({', '.join(ids[:3])}, …); give more of the id")
+        some = ", ".join(ids[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
+        raise SpecError(f"run {name}: {len(ids)} runs begin so ({some}); give more of the id")
     if name is None:
         raise NotFoundError(f"no runs in {store.url} yet; runner submit starts one")
     near = difflib.get_close_matches(name, ledger.run_ids(store), n=1)
@@ -57,7 +59,11 @@ def find_run(store: Store, name: str | None) -> RunRecord:
 
 def view() -> View:
     """Return how to show progress: a picture on a terminal that can draw, else lines."""
-    can_draw = sys.stderr.isatty() and os.environ.get("TERM", "") not in _DUMB
+    can_draw = (
+        sys.stderr.isatty()
+        and os.environ.get("TERM", "") not in _DUMB
+        and (sys.stderr.encoding or "").lower().startswith("utf")
+    )
     return Picture() if can_draw else Lines(say)
 
 
@@ -69,7 +75,8 @@ def stoppable() -> Iterator[threading.Event]:
     def ask(number: int, _: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
-        stop.set()
+        # In a thread of its own: the main one may hold the event's lock at this instant.
+        threading.Thread(target=stop.set, daemon=True).start()
         del number
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -50,7 +50,8 @@ def emit(text: str) -> None:
 
     Raises RunnerError when stdout cannot take it, a full disk for one.
     """
-    if not text:
+    # Started without a stdout, as `>&-` does: there is nobody to tell.
+    if not text or sys.stdout is None:
         return
     try:
         sys.stdout.write(text if text.endswith("\n") else f"{text}\n")

@@ -1,4 +1,4 @@
-"""`runner sandbox tardis`: our stand-in for the source, in the foreground until it is told to stop."""
+"""`runner sandbox …`: our stand-ins for source and buckets, in the foreground until they are told to stop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import typer
 
 from runner.cli.output import emit, say
 from runner.errors import Exit
+from runner.sandbox.gcs import Options as BucketOptions
+from runner.sandbox.gcs import serve as serve_buckets
 from runner.sandbox.tardis import Options, serve
 
 Seconds = Annotated[float, typer.Option("--lock-ttl", metavar="SECONDS", help="How long an address holds a key.")]
@@ -38,13 +40,36 @@ def tardis(  # noqa: PLR0913 one parameter an option
         time_factor=time_factor,
         redirect=redirect,
     )
+    with serve(options) as server:
+        return _until_stopped(
+            f"export RUNNER_TARDIS_URL={server.url}\nexport RUNNER_TARDIS_API_URL={server.api_url}", server.control
+        )
+
+
+def gcs(
+    *,
+    bucket: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A bucket; may be repeated.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes any free one.")] = 0,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep objects here. Default: in memory.")] = None,
+    page_size: Annotated[int, typer.Option(min=1, help="The most objects of one page of a list.")] = 1000,
+) -> int:
+    """Serve buckets as Google Cloud Storage does, on loopback, until Ctrl-C or SIGTERM."""
+    buckets = tuple(bucket or ("sandbox",))
+    with serve_buckets(BucketOptions(buckets=buckets, data=data, host=host, port=port, page_size=page_size)) as server:
+        return _until_stopped(
+            f"export STORAGE_EMULATOR_HOST={server.url}\nexport RUNNER_STORE=gs://{buckets[0]}", server.control
+        )
+
+
+def _until_stopped(exports: str, control: str) -> int:
+    """Say how to use a server that runs, and wait for Ctrl-C or SIGTERM."""
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     try:
-        with serve(options) as server:
-            emit(f"export RUNNER_TARDIS_URL={server.url}\nexport RUNNER_TARDIS_API_URL={server.api_url}")
-            say(f"control {server.control}\nnext: set these in another terminal; Ctrl-C ends this one")
-            stopped.wait()
+        emit(exports)
+        say(f"control {control}\nnext: set these in another terminal; Ctrl-C ends this one")
+        stopped.wait()
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     return Exit.DONE

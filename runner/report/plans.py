@@ -20,8 +20,8 @@ def line(draft: Draft, parallelism: int) -> str:
     facts = [
         units.count(len(packed.tasks), "task"),
         units.count(len(packed.shards), "shard"),
-        units.size(sum(packed.loads)),
-        f"longest worker {longest} (round-robin {plain})",
+        f"{units.size(sum(packed.loads))} predicted",
+        f"makespan {longest} (round-robin {plain})",
         f"imbalance {plan.imbalance(packed):.2f}",
     ]
     kept = [f"{units.count(draft.skipped, 'task')} already in the store"] if draft.skipped else []

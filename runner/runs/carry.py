@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from runner import ledger
-from runner.backends.local import Look, Supervisor, supervising
+from runner.backends.local import Look, Supervisor, supervised, supervising
 from runner.backends.sight import Sight
 from runner.errors import Action, Exit, action_for
 from runner.ledger import RunRecord
@@ -120,8 +120,7 @@ class Local:
 
     def alive(self, run: str) -> bool:
         """Tell whether a process of this machine is at work on the run."""
-        with supervising(self._directory, self._store.url, run) as free:
-            return not free
+        return supervised(self._directory, self._store.url, run)
 
     def carry_out(
         self, record: RunRecord, spec: RunSpec, stop: Callable[[], bool], look: Callable[[Look], None]

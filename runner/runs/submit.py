@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from runner import layout, ledger, plan
-from runner.errors import ConfigError, PreconditionError, SpecError
+from runner.errors import Action, ConfigError, PreconditionError, SpecError, action_for
 from runner.ledger import RunRecord
 from runner.plan import Plan
 from runner.runs.outcomes import outcomes
@@ -123,10 +123,17 @@ def latest_pass(store: Store, base: str) -> str | None:
 
 
 def _failed_before(store: Store, record: RunRecord, wanted: Plan) -> bool:
-    """Tell whether the last pass ended with a failure among what is missing now, and nobody cancelled it."""
+    """Tell whether a task that is missing now failed in the last pass, unless somebody cancelled that.
+
+    What ended the run as a whole, such as a refused key, is no failure of the tasks that met it.
+    """
     end = ending(store, record.id)
     if end is not None and end.state == CANCELLED:
         return False
     found = outcomes(store, record, end.exits if end else {})
-    failed = {key for key, entry in found.items() if entry.outcome is Outcome.FAILED}
+    failed = {
+        key
+        for key, entry in found.items()
+        if entry.outcome is Outcome.FAILED and action_for(int(str(entry.facts["exit"]))) is not Action.FAIL_RUN
+    }
     return any((task.id, data_type) in failed for task in wanted.tasks for data_type in task.data_types)

@@ -124,7 +124,7 @@ class Catalogue:
         return _cap(document, self._clock.now()) if self._clock.is_set else document
 
     def offered(self, exchange: str) -> dict[str, Offered]:
-        """Return what an exchange offers, by symbol."""
+        """Return what an exchange offers, by symbol as listed and in upper case."""
         document = self.exchange(exchange)
         known = self._offers.get(exchange)
         if known is None or known[0] is not document:
@@ -229,7 +229,7 @@ class Catalogue:
 def _offers(document: Mapping[str, Any]) -> dict[str, Offered]:
     datasets = document.get("datasets") or {}
     until = instant(datasets.get("exportedUntil")) or datetime.max.replace(tzinfo=UTC)
-    return {
+    offers = {
         item["id"]: Offered(
             item["id"],
             tuple(item.get("dataTypes", ())),
@@ -238,6 +238,8 @@ def _offers(document: Mapping[str, Any]) -> dict[str, Offered]:
         )
         for item in datasets.get("symbols", ())
     }
+    # Clients ask in upper case, also for what a venue writes with small letters (Deribit's strike 0d5).
+    return {symbol.upper(): offered for symbol, offered in offers.items()} | offers
 
 
 def read_day(year: str, month: str, day: str) -> date | None:

@@ -66,8 +66,12 @@ class Datasets:
         return (
             self.access.refuse(request, wanted.day)
             or self._refuse_names(wanted)
-            or self._file(wanted.exchange, wanted.data_type, wanted.day, wanted.symbol)
+            or self._file(wanted.exchange, wanted.data_type, wanted.day, self._listed(wanted))
         )
+
+    def _listed(self, wanted: DayPath) -> str:
+        """Return the symbol as catalogue and directory write it."""
+        return self.catalogue.offered(wanted.exchange)[wanted.symbol].symbol
 
     def _refuse_names(self, wanted: DayPath) -> Reply | None:
         refused = bad_exchange(wanted.exchange, self.catalogue.exchanges())

@@ -196,5 +196,5 @@ def day_chunks(day: Day) -> Iterator[bytes]:
             timestamp[:whole], local[:whole] = timestamp[:1].repeat(whole), local[:1].repeat(whole)
         block = Block(day, walk, start, timestamp, dice)
         columns = [integers(timestamp), integers(local), *writer.columns(block)]
-        yield gzip.compress(lines(f"{day.exchange},{day.symbol}", columns))
+        yield gzip.compress(lines(f"{day.exchange},{day.symbol.upper()}", columns))
     yield gzip.flush()

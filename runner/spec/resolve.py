@@ -178,6 +178,8 @@ def _first(known: tuple[str, ...], section: str) -> str:
 
 
 def _checked(key: str, value: object, origin: str) -> _Given:
+    if isinstance(value, str) and not value.strip():
+        raise SpecError(f"{origin}: is empty; give a value or leave it out")
     items = value if isinstance(value, list) else [value]
     if any(isinstance(item, str) and redact(item) != item for item in items):
         raise SpecError(f"{origin}: looks like a key; {_KEY_WAY_OUT}")

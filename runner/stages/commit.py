@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from runner.errors import ConflictError, PreconditionError
+from runner.errors import ConflictError, NotFoundError, PreconditionError
+from runner.stages import content
 from runner.store import ABSENT, ObjectInfo, Store
 
 _IDENTITY = ("outcome", "inputs", "schema", "rows", "digest")
@@ -36,8 +37,9 @@ class Committed:
 def commit(store: Store, key: str, body: Path | bytes, metadata: Mapping[str, str], *, mode: Mode) -> Committed:
     """Put an object that is a function of its inputs; return the live one, ours or an equal one.
 
-    With `Mode.REPLACE` another content is swapped at the generation that was read. A sealed object is never replaced
-    by an unsealed one: whoever has less succeeds without writing.
+    With `Mode.REPLACE` another content, and bytes that are no longer what was written, are swapped at the generation
+    that was read. A sealed object is never replaced by an unsealed one, nor one of a newer schema by ours: whoever has
+    less succeeds without writing.
     Raises ConflictError when another content is there and is to be kept.
     """
     generation = ABSENT
@@ -48,6 +50,8 @@ def commit(store: Store, key: str, body: Path | bytes, metadata: Mapping[str, st
             live = store.head(key)
         if live is None:
             generation = ABSENT
+        elif mode is Mode.REPLACE and _damaged(store, live):
+            generation = live.generation
         elif same(live.metadata, metadata) or _has_more(live.metadata, metadata):
             return Committed(live, written=False)
         elif mode is Mode.KEEP:
@@ -57,10 +61,17 @@ def commit(store: Store, key: str, body: Path | bytes, metadata: Mapping[str, st
     raise ConflictError(f"{key} in {store.url} changed {_ATTEMPTS} times while it was being written; run it again")
 
 
+def _damaged(store: Store, live: ObjectInfo) -> bool:
+    try:
+        return content.checksum(store, live) != live.crc32c
+    except (PreconditionError, NotFoundError):
+        return False  # no longer live: the swap will tell
+
+
 def refuse_other(store: Store, key: str, metadata: Mapping[str, str]) -> None:
     """Raise ConflictError when another content is there: asked before the first of several objects is committed."""
     live = store.head(key)
-    if live is not None and not same(live.metadata, metadata):
+    if live is not None and not same(live.metadata, metadata) and not _has_more(live.metadata, metadata):
         raise ConflictError(_conflict(store, key, live.metadata, metadata))
 
 
@@ -74,7 +85,8 @@ def same(ours: Mapping[str, str], theirs: Mapping[str, str]) -> bool:
 
 
 def _has_more(live: Mapping[str, str], ours: Mapping[str, str]) -> bool:
-    return live.get("sealed") == "true" and ours.get("sealed") == "false"
+    newer = live.get("schema", "").isdecimal() and int(live["schema"]) > int(ours.get("schema", "0"))
+    return newer or (live.get("sealed") == "true" and ours.get("sealed") == "false")
 
 
 def _conflict(store: Store, key: str, live: Mapping[str, str], ours: Mapping[str, str]) -> str:

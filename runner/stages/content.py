@@ -43,7 +43,7 @@ def fault(store: Store, info: ObjectInfo, *, deep: bool) -> str:
 
 
 def _deep_fault(store: Store, info: ObjectInfo) -> str:
-    if (crc := _checksum(store, info)) != info.crc32c:
+    if (crc := checksum(store, info)) != info.crc32c:
         return f"{info.key} has bytes of checksum {crc:08x}, written were {info.crc32c:08x}"
     try:
         rows, digest, footer = _read(store, info)
@@ -58,7 +58,8 @@ def _deep_fault(store: Store, info: ObjectInfo) -> str:
     return ""
 
 
-def _checksum(store: Store, info: ObjectInfo) -> int:
+def checksum(store: Store, info: ObjectInfo) -> int:
+    """Return the crc32c of an object's bytes as they are read now."""
     crc = 0
     with open_object(store, info) as file:
         while chunk := file.read(_CHUNK_BYTES):

@@ -95,13 +95,15 @@ class Store(Protocol):
 
 
 def open_store(url: str) -> Store:
-    """Open the store at `file:///dir`, `file://./dir`, a plain path or `memory://name`; nothing is created by this.
+    """Open the store at `file:///dir`, `file://./dir`, a plain path, `gs://bucket/prefix` or `memory://name`.
+
+    Nothing is created by this, and nothing asked.
 
     Raises SpecError for another scheme or an empty place.
     """
     scheme, mark, place = url.partition("://")
     if not url.strip() or (mark and not place):
-        raise SpecError(f"store {url!r} names no place, use file:///directory or memory://name")
+        raise SpecError(f"store {url!r} names no place, use file:///directory or gs://bucket/prefix")
     if not mark or scheme == "file":
         from runner.store.file import FileStore, folder_of  # noqa: PLC0415 - only the store in use is imported
 
@@ -110,7 +112,11 @@ def open_store(url: str) -> Store:
         from runner.store.memory import memory_store  # noqa: PLC0415 - only the store in use is imported
 
         return memory_store(place)
-    raise SpecError(f"store {url!r}: no store for {scheme}://, use file:///directory or memory://name")
+    if scheme == "gs":
+        from runner.store.gcs import GcsStore  # noqa: PLC0415 - only the store in use is imported
+
+        return GcsStore(place)
+    raise SpecError(f"store {url!r}: no store for {scheme}://, use file:///directory, gs://bucket or memory://name")
 
 
 def open_object(store: Store, info: ObjectInfo) -> BinaryIO:

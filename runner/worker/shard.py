@@ -22,6 +22,7 @@ from runner.worker.feed import Feed
 from runner.worker.identity import Identity
 from runner.worker.memory import peak_bytes
 from runner.worker.stop import Stop
+from runner.worker.tally import Tally
 
 PROGRESS_S = 10.0
 _LOOK_S = 0.1
@@ -46,9 +47,8 @@ class Shard:
         self._log_text = log_text
         self._lock = threading.Lock()
         self._writing = threading.Lock()
-        self._entries: dict[tuple[str, str], Entry] = {}
+        self._tally = Tally(())
         self._feed = Feed((), self._announce, least=1)
-        self._tasks: tuple[Task, ...] = ()
         self._received_bytes = 0
         self._last_download_us = 0
         self._generations = {"progress": ABSENT, "log": ABSENT}
@@ -64,13 +64,13 @@ class Shard:
     def run(self) -> WorkerExit:
         """Do what remains of the shard and write its ledger; return the exit code."""
         body = ledger.read_plan(self._tools.store, self._record)
-        self._tasks = plan.decode_shard(io.BytesIO(body), self._me.shard)
-        log.info("start run=%s attempt=%s tasks=%d", self._me.run, self._me.attempt, len(self._tasks))
+        self._tally = Tally(plan.decode_shard(io.BytesIO(body), self._me.shard))
+        log.info("start run=%s attempt=%s tasks=%d", self._me.run, self._me.attempt, len(self._tally.tasks))
         attempts = ledger.read_attempts(self._tools.store, self._me.run, self._me.shard)
         folded = ledger.fold(attempts)
         if attempts:
             self._keep(folded)
-        remaining = self._remaining()
+        remaining = self._tally.remaining()
         alone = [t for t in remaining if folded.deaths.get(t.id, 0) >= ledger.DEATHS_ALONE]
         together = [t for t in remaining if t not in alone]
         self._pool(Feed(together, self._announce, least=self._me.threads), self._me.threads)
@@ -82,20 +82,21 @@ class Shard:
         """Take over what earlier attempts settled, or ruined for good."""
         kept = {key: e for key, e in folded.entries.items() if ledger.final(e)}
         if self._me.spec.select is not Selection.ALL and self._me.spec.stage is Stage.DOWNLOAD:
-            for entry in outputs.kept(self._tools.store, self._tasks):
+            for entry in outputs.kept(self._tools.store, self._tally.tasks):
                 kept.setdefault((entry.task_id, entry.data_type), entry)
-        mine = {(t.id, d) for t in self._tasks for d in t.data_types}
-        self._entries.update({k: replace(e, facts={**e.facts, "written": False}) for k, e in kept.items() if k in mine})
-        for task in self._remaining():
+        for task in self._tally.tasks:
+            for data_type in task.data_types:
+                if (earlier := kept.get((task.id, data_type))) is not None:
+                    self._tally.add(replace(earlier, facts={**earlier.facts, "written": False}))
+        for task in self._tally.remaining():
             if cause := ledger.poisoned(folded, task.id, self._me.run):
-                for data_type in task.data_types:
-                    self._entries[task.id, data_type] = ledger.failure(Entry(task.id, data_type, Outcome.FAILED), cause)
+                self._give_up(task, cause)
                 log.error("task %s given up: %s", task.id, cause)
-        log.info("resume kept=%d", len(self._entries))
+        log.info("resume kept=%d", len(self._tally.entries))
 
-    def _remaining(self) -> list[Task]:
-        rest = ((t, tuple(d for d in t.data_types if (t.id, d) not in self._entries)) for t in self._tasks)
-        return [replace(t, data_types=types) for t, types in rest if types]
+    def _give_up(self, task: Task, cause: RunnerError) -> None:
+        for data_type in task.data_types:
+            self._tally.add(ledger.failure(Entry(task.id, data_type, Outcome.FAILED), cause))
 
     def _pool(self, feed: Feed, threads: int) -> None:
         """Work a feed off with so many threads, writing progress meanwhile, until it is done, drained or overdue."""
@@ -121,9 +122,8 @@ class Shard:
 
     def _fail_all(self, error: RunnerError) -> None:
         with self._lock:
-            for task in self._remaining():
-                for data_type in task.data_types:
-                    self._entries[task.id, data_type] = ledger.failure(Entry(task.id, data_type, Outcome.FAILED), error)
+            for task in self._tally.remaining():
+                self._give_up(task, error)
         self._stop.now(str(error))
 
     def _task(self, task: Task) -> bool:
@@ -146,7 +146,7 @@ class Shard:
 
     def _record_entry(self, entry: Entry) -> None:
         with self._lock:
-            self._entries[entry.task_id, entry.data_type] = entry
+            self._tally.add(entry)
             if entry.outcome is Outcome.DONE:
                 self._last_download_us = time.time_ns() // 1000
         counts = self._counts()
@@ -160,15 +160,10 @@ class Shard:
 
     def _counts(self) -> Counts:
         with self._lock:
-            by_task: dict[str, list[Outcome]] = {}
-            for (task_id, _), entry in self._entries.items():
-                by_task.setdefault(task_id, []).append(entry.outcome)
-            whole = [t.id for t in self._tasks if len(by_task.get(t.id, ())) == len(t.data_types)]
-            failed = sum(Outcome.FAILED in by_task[task_id] for task_id in whole)
             return Counts(
-                done=len(whole) - failed,
-                failed=failed,
-                total=len(self._tasks),
+                done=self._tally.done,
+                failed=self._tally.failed,
+                total=len(self._tally.tasks),
                 received_bytes=self._received_bytes,
                 peak_bytes=peak_bytes(),
                 last_download_us=self._last_download_us,
@@ -208,9 +203,9 @@ class Shard:
 
     def _end(self) -> WorkerExit:
         with self._lock:
-            entries = tuple(self._entries.values())
+            entries = tuple(self._tally.entries.values())
         codes = {WorkerExit(int(str(e.facts["exit"]))) for e in entries if e.outcome is Outcome.FAILED}
-        if self._remaining():
+        if self._tally.remaining():
             # Nobody told us to stop, and yet something is left: a thread died.
             codes.add(WorkerExit.DRAINED if self._stop.event.is_set() else WorkerExit.BUG)
         end = gravest(codes)

@@ -47,4 +47,6 @@ class Stop:
         return self.event.is_set() and time.monotonic() - self._since > DRAIN_S
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self.now(signal.Signals(number).name, preempted=number == signal.SIGTERM)
+        # In a thread of its own: the one interrupted may hold the event's lock at this instant.
+        word = {"reason": signal.Signals(number).name, "preempted": number == signal.SIGTERM}
+        threading.Thread(target=self.now, kwargs=word, daemon=True).start()

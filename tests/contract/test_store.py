@@ -1,7 +1,14 @@
-"""The contract of every store. To add one: a function from a scratch folder to its URL, and its name in STORES."""
+"""The contract of every store. To add one: a function to the URL of a new, empty place, and its name in STORES.
+
+With RUNNER_TEST_BUCKET=gs://bucket[/prefix] it runs over that bucket too, each test under a prefix of its own.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,25 +21,102 @@ import google_crc32c
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import urllib3
 
 from runner.errors import NotFoundError, PreconditionError, SpecError
+from runner.sandbox.gcs import Options, Server, serve
 from runner.store import ABSENT, ObjectInfo, Store, open_object, open_store
 
 
-def file_url(folder: Path) -> str:
-    return f"file://{folder}/bucket"
+def file_url(request: pytest.FixtureRequest) -> str:
+    return f"file://{request.getfixturevalue('tmp_path')}/bucket"
 
 
-def memory_url(folder: Path) -> str:
+def memory_url(request: pytest.FixtureRequest) -> str:
     return f"memory://{uuid.uuid4().hex}"
 
 
-STORES: dict[str, Callable[[Path], str]] = {"file": file_url, "memory": memory_url}
+def gs_url(request: pytest.FixtureRequest) -> str:
+    return new_bucket(request, request.getfixturevalue("gcs").url)
 
 
-@pytest.fixture(params=STORES)
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return STORES[request.param](tmp_path)
+def real_bucket_url(request: pytest.FixtureRequest) -> str:
+    if request.node.name == f"test_key_round_trips[bucket-{GOOD_KEYS[-1]}]":
+        request.applymarker(pytest.mark.xfail(reason="with the prefix the key is longer than 1024 bytes", strict=True))
+    url = f"{REAL_BUCKET.rstrip('/')}/{uuid.uuid4().hex}"
+    request.addfinalizer(lambda: empty(open_store(url)))
+    return url
+
+
+def empty(store: Store) -> None:
+    for info in store.list(""):
+        store.delete(info.key)
+
+
+def fake_gcs_server_url(request: pytest.FixtureRequest) -> str:
+    if reason := FAKE_LACKS.get(request.node.originalname):
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    return new_bucket(request, request.getfixturevalue("fake_gcs_server"))
+
+
+# What that server cannot do, by test.
+FAKE_LACKS = dict.fromkeys(
+    (
+        "test_range_of_a_named_generation_is_refused_once_it_is_replaced",
+        "test_opened_object_refuses_to_mix_generations",
+    ),
+    "it ignores ifGenerationMatch where content is read",
+)
+
+STORES: dict[str, Callable[[pytest.FixtureRequest], str]] = {"file": file_url, "memory": memory_url, "gs": gs_url}
+REAL_BUCKET = os.environ.get("RUNNER_TEST_BUCKET", "")
+if REAL_BUCKET:
+    STORES["bucket"] = real_bucket_url
+
+
+@pytest.fixture(scope="session")
+def fake_gcs_server() -> Iterator[str]:
+    """Run the stand-in of GCS that we did not write; `scripts/fake-gcs-server` builds it."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "market-data-runner"
+    script = Path(__file__).parents[2] / "scripts/fake-gcs-server"
+    version = next(line for line in script.read_text().splitlines() if line.startswith("version=")).partition("=")[2]
+    program = cache / f"fake-gcs-server-{version}" / "fake-gcs-server"
+    if not program.exists():
+        pytest.fail(f"{program} is not there: run scripts/fake-gcs-server, which builds it once")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    flags = ["-scheme", "http", "-host", "127.0.0.1", "-port", str(port), "-external-url", url, "-backend", "memory"]
+    with subprocess.Popen([program, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            urllib3.request("GET", f"{url}/storage/v1/b?project=p", retries=urllib3.Retry(40, backoff_factor=0.05))
+            yield url
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[Server]:
+    with serve(Options(page_size=10)) as server:
+        yield server
+
+
+def new_bucket(request: pytest.FixtureRequest, server: str) -> str:
+    """Make a bucket for one test at a stand-in of GCS, and have the client ask there."""
+    request.getfixturevalue("monkeypatch").setenv("STORAGE_EMULATOR_HOST", server)
+    name = f"b-{uuid.uuid4().hex}"
+    body = json.dumps({"name": name}).encode()
+    answer = urllib3.request("POST", f"{server}/storage/v1/b?project=p", body=body, headers=JSON, timeout=10)
+    assert answer.status == 200, answer.data
+    return f"gs://{name}"
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(params=[*STORES, pytest.param("fake-gcs-server", marks=pytest.mark.slow)])
+def url(request: pytest.FixtureRequest) -> str:
+    return {**STORES, "fake-gcs-server": fake_gcs_server_url}[request.param](request)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 
@@ -37,3 +38,25 @@ def test_a_worker_told_to_stop_leaves_its_ledger_within_ten_seconds(world: World
     world.server.clear_faults()
     assert world.carry_out(record) is Exit.DONE
     assert world.violations(redone=1) == []
+
+
+@pytest.mark.slow
+def test_preemptions_again_and_again_do_not_end_a_run(world: World) -> None:
+    """A worker whose machine goes away is started again without limit, as long as there is something done."""
+    world.job["retry"] = {"limit": 0}
+    record = world.submit().record
+    assert record is not None
+    told: list[int] = []
+
+    def preempt() -> bool:
+        """Send SIGTERM, from within the supervisor's loop, to each new worker that has begun, four times."""
+        begun = {a.attempt for a in world.attempts(record.id) if a.exit is None}
+        fresh = [pid for pid in world.workers() if pid not in told] if begun and len(told) < 4 else []
+        for pid in fresh[:1]:
+            os.kill(pid, signal.SIGTERM)
+            told.append(pid)
+        return False
+
+    assert world.carry_out(record, preempt) is Exit.DONE
+    assert told
+    assert world.violations(redone=len(told) * world.threads) == []

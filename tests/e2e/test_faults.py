@@ -66,9 +66,7 @@ def test_trouble_that_stays_fails_its_task_alone_and_says_why(world: World, faul
 
 
 @pytest.mark.slow
-def test_a_refused_key_ends_the_run_at_once_and_a_good_one_takes_it_up(
-    make_world: Callable[..., World], tmp_path: Path
-) -> None:
+def test_a_refused_key_ends_the_run_and_is_named(make_world: Callable[..., World], tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("fake-key-2\n")
     world = make_world(key_file=keys)
@@ -85,6 +83,26 @@ def test_a_refused_key_ends_the_run_at_once_and_a_good_one_takes_it_up(
     assert all("TARDIS_API_KEY" in error for error in errors)
     assert not any(KEY in error for error in errors)
     assert world.bodies == dict.fromkeys(world.bodies, 0)
+
+
+@pytest.mark.slow
+def test_after_a_refused_key_the_same_submit_with_a_good_one_completes(
+    make_world: Callable[..., World], tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("fake-key-2\n")
+    world = make_world(key_file=keys)
+    world.job["tardis"] = {"refusalSeconds": 0.5}
+    refused = world.cli("submit", "download")
+    assert refused.returncode == 4, refused.stderr
+    assert "then submit again" in refused.stderr
+    keys.write_text(f"{KEY}\n")
+
+    again = world.cli("submit", "download")
+
+    assert again.returncode == 0, again.stderr
+    assert len(world.run_ids()) == 2
+    assert world.violations() == []
 
 
 @pytest.mark.slow
@@ -118,3 +136,16 @@ def test_a_key_active_elsewhere_for_too_long_ends_the_run(make_world: Callable[.
     assert verdict is Exit.NOT_ALLOWED
     errors = [str(e.facts["error"]) for a in world.attempts(record.id) for e in a.entries if e.outcome == "failed"]
     assert any("one address" in error for error in errors)
+
+
+@pytest.mark.slow
+def test_trouble_of_the_network_is_tried_again_by_the_shard_and_then_named(world: World) -> None:
+    world.job.update(tardis={"attempts": 1}, retry={"limit": 2})
+    world.server.add_faults({"path": BAD, "fault": "reset", "at": 0.5})
+
+    record, verdict = world.run()
+
+    assert verdict is Exit.INCOMPLETE
+    attempts = world.attempts(record.id)
+    assert sorted(int(a.exit) for a in attempts if a.exit is not None) == [0, 75, 75, 75]
+    assert world.violations(failed=[BAD_TASK]) == []

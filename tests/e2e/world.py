@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -78,7 +80,7 @@ class World:
             **self.job,
             "store": f"file://{self.folder}/store",
             "tardis": {**tardis, **self.job.get("tardis", {})},
-            "retry": {"backoffSeconds": 0.05, "backoffMaxSeconds": 0.2},
+            "retry": {"backoffSeconds": 0.05, "backoffMaxSeconds": 0.2, **self.job.get("retry", {})},
         }
 
     @property
@@ -166,7 +168,9 @@ class World:
         return any(f["fault"] == "hold" and f["hits"] for f in self._faults()) and self._in_flight() > 0
 
     def _faults(self) -> list[dict[str, Any]]:
-        return self.server._state.faults.document()
+        with urllib.request.urlopen(f"{self.server.control}/faults") as answer:
+            found: list[dict[str, Any]] = json.load(answer)
+        return found
 
     def _in_flight(self) -> int:
         return sum(

@@ -1,5 +1,6 @@
 """The catalogue derived from day files."""
 
+import gzip
 import json
 
 import pytest
@@ -155,3 +156,13 @@ def test_symbols_may_be_in_any_script(start, put, tmp_path, fetch):
     server = start(data=tmp_path / "data")
     path = "/v1/binance/trades/2024/08/08/%E5%B8%81%E5%AE%89%E4%BA%BA%E7%94%9FUSDT.csv.gz"
     assert fetch(server.url, path).body == body
+
+
+def test_symbols_with_small_letters_are_found_in_upper_case(start, put, tmp_path, fetch):
+    put("deribit/trades/2024/05/10/XRP_USDC-28JUN24-0d5-C", "by hand\n")
+    generate = {"exchange": "deribit", "symbols": ["XRP_USDC-28JUN24-0d6-C"], "days": ["2024-05-10"], "rows_per_day": 2}
+    server = start(data=tmp_path / "data", generate=generate, cache=tmp_path / "cache")
+    by_hand = fetch(server.url, "/v1/deribit/trades/2024/05/10/XRP_USDC-28JUN24-0D5-C.csv.gz")
+    made = fetch(server.url, "/v1/deribit/trades/2024/05/10/XRP_USDC-28JUN24-0D6-C.csv.gz")
+    assert gzip.decompress(by_hand.body) == b"by hand\n"
+    assert gzip.decompress(made.body).splitlines()[1].startswith(b"deribit,XRP_USDC-28JUN24-0D6-C,")

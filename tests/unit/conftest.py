@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import threading
 import uuid
@@ -125,3 +126,24 @@ def world(sandbox: Callable[..., tuple[Server, Tardis]], store: Store, tmp_path:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     return World(server, tardis, store, scratch)
+
+
+@pytest.fixture(scope="session")
+def downloaded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a store with all of three days, to be copied; a copy that keeps times is as good."""
+    folder = tmp_path_factory.mktemp("downloaded")
+    with serve(Options(cache=folder / "generated", generate=GENERATED)) as server:
+        tardis = client_of(server)
+        (folder / "scratch").mkdir()
+        made = World(server, tardis, open_store(f"file://{folder}/store"), folder / "scratch")
+        spec = made.spec(data_types=" ".join(GENERATED["data_types"]), end_date="2024-08-03")
+        assert made.carry_out(made.submit(spec).record, spec) is Exit.DONE
+        tardis.close()
+    return folder / "store"
+
+
+@pytest.fixture
+def complete(world: World, downloaded: Path, tmp_path: Path) -> World:
+    """Return a world whose store holds everything of three days."""
+    shutil.copytree(downloaded, tmp_path / "store")
+    return world

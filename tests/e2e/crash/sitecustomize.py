@@ -1,7 +1,8 @@
 """Python imports this at its start where the folder is on PYTHONPATH: makes one process of a run die, or eat memory.
 
 `CRASH_AT=<point>:<n>` kills at the n-th time that a process passes the point, `CRASH_AT=time:<seconds>` a worker that
-long after its start; `CRASH_MARK` is the file that the first victim creates: after it nobody dies.
+long after its start; `CRASH_MARK` is the file that the first victim creates: after it nobody dies. The victim
+of `CRASH_HOW=STOP` freezes instead.
 `GREEDY=<pattern>:<MiB>` makes a worker take that much memory half-way through a day file whose URL matches; before, it
 enters the control group `CGROUP`, or, where none is given, kills itself thereafter as the kernel would.
 Without these variables nothing happens.
@@ -23,6 +24,7 @@ class _Fate:
 
     def __init__(self, at: int, mark: Path) -> None:
         self._at, self._mark, self._passed = at, mark, 0
+        self._how = signal.Signals[f"SIG{os.environ.get('CRASH_HOW', 'KILL')}"]
         self._lock = threading.Lock()
 
     def passes(self) -> None:
@@ -38,7 +40,7 @@ class _Fate:
                 mark.write(str(os.getpid()))
         except FileExistsError:
             return
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), self._how)
 
 
 def _around(call: Callable[..., Any], where: Callable[..., str], pattern: str, act: Callable[[], None], *, after: bool):

@@ -160,6 +160,12 @@ def test_a_full_disk_is_told_in_one_line(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(("words", "code"), [("config", 0), ("config --shards 0", 2), ("confg", 2)])
+def test_without_any_output_the_exit_code_still_tells(tmp_path: Path, words: str, code: int) -> None:
+    shell = f'"{sys.executable}" -m runner {words} >&- 2>&-'
+    assert subprocess.run(shell, shell=True, cwd=tmp_path, env=CLEAN, check=False).returncode == code
+
+
 def test_a_terminal_without_unicode_is_no_error(tmp_path: Path) -> None:
     done = run(tmp_path, "config", "--instruments", "币安人生-USDT", PYTHONIOENCODING="ascii", LC_ALL="C")
     assert done.returncode == 0

@@ -71,6 +71,16 @@ def run(env: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def answer(env: dict[str, str], *words: str, said: str) -> int:
+    """Return the exit code of a command that asks on a terminal and is answered."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen([*RUNNER, *words], env=env, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        os.write(ours, said.encode())
+        read_all(ours)
+    return process.returncode
+
+
 def wait_for_held_body(source: Server) -> None:
     """Return once the server holds a body open: the worker is then in the middle of a task."""
     while not any(
@@ -98,6 +108,7 @@ def test_a_run_is_submitted_shown_validated_explained_and_cleaned(env: dict[str,
     assert "nothing to do" in again.stderr
     assert run(env, "list", "-o", "name").stdout.split() == [document["id"]]
     assert "■■" in run(env, "status").stdout
+    assert run(env, "status", document["id"][:12], "--watch").returncode == 0
     assert "download/2024-08-01/BINANCE:SPOT_PAIR:BTC-USDT" in run(env, "logs", "--shard", "0").stdout
     assert run(env, "validate", *TWO_DAYS).stdout == "4 of 4 verified · 0 missing · 0 duplicated\n"
     gaps = run(env, "validate", *TWO_DAYS[:-1], "2024-08-03", "-o", "json")
@@ -111,7 +122,9 @@ def test_a_run_is_submitted_shown_validated_explained_and_cleaned(env: dict[str,
     refused = run(env, "clean", document["id"])
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
     assert "--yes" in refused.stderr
-    assert run(env, "clean", document["id"], "--yes").returncode == 0
+    assert answer(env, "clean", document["id"], said="n\n") == 2
+    assert run(env, "list", "-o", "name").stdout.split() == [document["id"]]
+    assert answer(env, "clean", document["id"], said="y\n") == 0
     assert run(env, "list", "-o", "name").stdout == ""
     assert run(env, "validate", *TWO_DAYS).returncode == 0
 
@@ -202,7 +215,7 @@ def read_all(terminal: int) -> str:
         (("submit", "--instruments", "NOPE", *TWO_DAYS), 5, "NOPE"),
         (("submit", "downlod"), 2, "did you mean download?"),
         (("submit", "--force", "--select", "failed"), 2, "--force"),
-        (("submit", "--store", "gs://some-bucket", *TWO_DAYS), 2, "gs://"),
+        (("submit", "--store", "s3://some-bucket", *TWO_DAYS), 2, "unknown scheme"),
         (("status", "nope"), 5, "nope"),
         (("status",), 5, "no runs"),
         (("logs", "nope"), 5, "nope"),

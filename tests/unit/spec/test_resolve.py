@@ -136,10 +136,9 @@ def test_without_a_store_the_three_places_to_name_one_are_told(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("key", "value", "parts"),
     [
-        *[
-            ("shards", value, ("--shards", "1 to 100000"))
-            for value in ("0", "-1", "1.5", "100001", "9" * 5000, "", "x")
-        ],
+        *[("shards", value, ("--shards", "1 to 100000")) for value in ("0", "-1", "1.5", "100001", "9" * 5000, "x")],
+        ("shards", "", ("--shards", "is empty")),
+        ("store", " ", ("--store", "is empty")),
         ("parallelism", "0", ("--parallelism", "1 to")),
         ("startDate", "2026-02-30", ("--start-date 2026-02-30", "not a day of the calendar")),
         ("startDate", "2026-13-01", ("--start-date 2026-13-01", "not a day of the calendar")),
@@ -204,6 +203,7 @@ def test_days_that_make_no_range_are_refused(tmp_path: Path, flags: dict[str, ob
         ("shards: true", ("run.yaml:shards true", "whole number")),
         ("shards: 2.0", ("run.yaml:shards 2.0", "whole number")),
         ("shards:", ("run.yaml:shards", "has no value")),
+        ('store: ""', ("run.yaml:store", "is empty")),
         ("deep: perhaps", ("run.yaml:deep perhaps", "true or false")),
         ("venues: []", ("run.yaml:venues", "empty list")),
         ("venues: {a: b}", ("run.yaml:venues", "list of names")),

@@ -1,5 +1,6 @@
 """Exactly once: what a commit makes of whatever is there already."""
 
+import os
 import threading
 from pathlib import Path
 
@@ -98,6 +99,18 @@ def test_replacing_swaps_only_what_differs(store) -> None:
     assert store.head(KEY) == new.info
 
 
+def test_bytes_that_rotted_are_replaced_though_their_facts_are_ours(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}/store")
+    commit(store, KEY, b"body", OURS, mode=Mode.KEEP)
+    path = tmp_path / "store" / KEY
+    status = path.stat()
+    path.write_bytes(b"bodY")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert dict(store.head(KEY).metadata) == OURS
+    assert commit(store, KEY, b"body", OURS, mode=Mode.REPLACE).written
+    assert store.get(KEY) == b"body"
+
+
 def test_what_is_not_sealed_never_replaces_what_is(store) -> None:
     sealed = OTHER | {"sealed": "true"}
     first = commit(store, KEY, b"sealed", sealed, mode=Mode.KEEP).info
@@ -105,6 +118,13 @@ def test_what_is_not_sealed_never_replaces_what_is(store) -> None:
         done = commit(store, KEY, b"unsealed", OURS | {"sealed": "false"}, mode=mode)
         assert (done.written, done.info) == (False, first)
     assert store.get(KEY) == b"sealed"
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_an_older_schema_never_replaces_a_newer_one(store, mode) -> None:
+    newer = commit(store, KEY, b"newer", OTHER | {"schema": "10"}, mode=Mode.KEEP).info
+    done = commit(store, KEY, b"older", OURS | {"schema": "9"}, mode=mode)
+    assert (done.written, done.info.generation) == (False, newer.generation)
 
 
 def test_a_sealed_object_replaces_an_unsealed_one(store) -> None:

@@ -38,7 +38,7 @@ def test_opening_creates_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", " ", "file://", "memory://", "gs://bucket", "s3://b/x", "file://host/dir", "FILE://x", "/", "file:///"]
+    "url", ["", " ", "file://", "memory://", "gs://", "s3://b/x", "file://host/dir", "FILE://x", "/", "file:///"]
 )
 def test_place_that_cannot_be_a_store_is_refused_in_one_line(url: str) -> None:
     with pytest.raises(SpecError) as caught:

@@ -1,0 +1,331 @@
+"""A store in a bucket of Google Cloud Storage: `gs://bucket` or `gs://bucket/prefix`.
+
+Every write names a generation. A write whose answer was lost meets its own object when it is tried again: each `put`
+marks its object (a parameter of the content type, so that metadata is the caller's alone) and knows it by that. Only
+when others have swapped or deleted it before that does a `put` that had committed end in PreconditionError.
+That `a` and `a/b` are never both objects is looked up before each creation, not atomically: a bucket could hold both.
+Foreign objects whose names no store would accept are not listed.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC
+from http.client import GONE, NOT_FOUND, PRECONDITION_FAILED, REQUESTED_RANGE_NOT_SATISFIABLE
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import google_crc32c
+
+from runner.errors import IntegrityError, NotFoundError, PreconditionError, SpecError, TransientError
+from runner.store import ABSENT, ObjectInfo
+from runner.store.disk import explained as explained_disk
+from runner.store.gcs_client import Connection, Patience
+from runner.store.gcs_errors import code_of, explained
+from runner.store.keys import KEY_BYTES, check_key, check_metadata, check_range, key_fault, stale
+
+if TYPE_CHECKING:
+    from google.cloud.storage import Blob
+
+CHUNK_BYTES = 8 * 1024 * 1024
+"""The size of one request of an upload: what a thread holds in memory, and what a broken connection sends again."""
+
+_CONTENT_TYPE = "application/octet-stream"
+_FIELDS = "items(name,size,generation,crc32c,updated,metadata),nextPageToken"
+_UPLOADS = 4
+_DELETES = 100
+_FOLDERS = 100_000
+_GENERATION_MAX = 2**63 - 1
+
+
+class GcsStore:
+    """`runner.store.Store` over a bucket, or over what lies under a prefix of one."""
+
+    def __init__(self, place: str, *, patience: Patience | None = None) -> None:
+        """Take `bucket` or `bucket/prefix`; nothing is asked before the first use."""
+        self._bucket, _, prefix = place.partition("/")
+        prefix = prefix.strip("/")
+        if not self._bucket or (prefix and key_fault(prefix)):
+            raise SpecError(f"store 'gs://{place}' names no place, write gs://bucket or gs://bucket/prefix")
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._patience = patience or Patience()
+        self._connection = Connection(self._bucket)
+        self._has_bucket = False
+        self._folders: frozenset[str] = frozenset()
+
+    @property
+    def url(self) -> str:
+        """Return `gs://bucket` or `gs://bucket/prefix`."""
+        return f"gs://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def put(
+        self, key: str, body: bytes | Path, *, if_generation: str = ABSENT, metadata: Mapping[str, str] | None = None
+    ) -> ObjectInfo:
+        """See `Store.put`."""
+        self._check(key)
+        check_metadata(key, metadata or {})
+        with self._explained(f"write {key!r}"):
+            wanted = 0 if if_generation == ABSENT else _number(if_generation)
+            if wanted is None:
+                raise self._stale(key, if_generation)
+            if not wanted:
+                self._refuse_folder(key)
+            with _opened(body) as (stream, size):
+                info = self._upload(key, stream, size, wanted=wanted, metadata=metadata or {})
+            self._remember_folder(key)
+        return info
+
+    def head(self, key: str) -> ObjectInfo | None:
+        """See `Store.head`."""
+        self._check(key)
+        with self._explained(f"look at {key!r}"):
+            blob = self._head(key)
+        return self._info(blob) if blob else None
+
+    def get(self, key: str, *, start: int = 0, length: int | None = None, if_generation: str | None = None) -> bytes:
+        """See `Store.get`."""
+        self._check(key)
+        check_range(key, start, length)
+        wanted = None if if_generation is None else _number(if_generation)
+        with self._explained(f"read {key!r}"):
+            if length == 0 or (if_generation is not None and wanted is None):
+                self._demand(key, if_generation)
+                return b""
+            try:
+                return self._download(key, start, length, wanted)
+            except _answers() as error:
+                if code_of(error) == REQUESTED_RANGE_NOT_SATISFIABLE:
+                    return b""
+                if code_of(error) == NOT_FOUND:
+                    raise self._missing(key) from error
+                if code_of(error) == PRECONDITION_FAILED:
+                    raise self._stale(key, if_generation or ABSENT) from error
+                raise
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """See `Store.list`."""
+        if key_fault(f"{prefix}x") and key_fault(prefix):
+            return
+        with self._explained(f"list {prefix!r}"):
+            for blob in self._connection.client.list_blobs(
+                self._bucket,
+                prefix=self._prefix + prefix,
+                fields=_FIELDS,
+                timeout=self._patience.timeout,
+                retry=self._patience.retry(),
+            ):
+                if not key_fault(blob.name[len(self._prefix) :]):
+                    yield self._info(blob)
+
+    def delete(self, key: str, *, if_generation: str | None = None) -> bool:
+        """See `Store.delete`."""
+        self._check(key)
+        lost: list[Exception] = []  # tries without an answer: what is gone afterwards, one of them has deleted
+        with self._explained(f"delete {key!r}"):
+            for _ in range(_DELETES):
+                live = self._head(key)
+                if live is None:
+                    return bool(lost)
+                if if_generation is not None and str(live.generation) != if_generation:
+                    raise stale(key, live=str(live.generation), named=if_generation)
+                try:
+                    live.delete(
+                        if_generation_match=live.generation,
+                        timeout=self._patience.timeout,
+                        retry=self._patience.retry(lost.append),
+                    )
+                except _answers() as error:
+                    if code_of(error) not in {NOT_FOUND, PRECONDITION_FAILED}:
+                        raise
+                    continue
+                return True
+        raise TransientError(
+            f"cannot delete {key!r} from {self.url}: others swap it all the time, look who, then retry"
+        )
+
+    # Names.
+
+    def _check(self, key: str) -> None:
+        check_key(key)
+        if len(f"{self._prefix}{key}".encode()) > KEY_BYTES:
+            raise SpecError(
+                f"key {key[:80]!r} is longer than {KEY_BYTES} bytes with the prefix of {self.url}, shorten it"
+            )
+
+    def _blob(self, key: str) -> Blob:
+        return self._connection.bucket.blob(f"{self._prefix}{key}")
+
+    def _info(self, blob: Blob) -> ObjectInfo:
+        return ObjectInfo(
+            key=blob.name[len(self._prefix) :],
+            size=blob.size,
+            generation=str(blob.generation),
+            crc32c=int.from_bytes(base64.b64decode(blob.crc32c), "big"),
+            updated=blob.updated.astimezone(UTC),
+            metadata=dict(blob.metadata or {}),
+        )
+
+    # Reading.
+
+    def _head(self, key: str) -> Blob | None:
+        bucket, patience = self._connection.bucket, self._patience
+        blob = bucket.get_blob(f"{self._prefix}{key}", timeout=patience.timeout, retry=patience.retry())
+        if blob is None:
+            self._require_bucket()
+        self._has_bucket = True
+        return blob
+
+    def _require_bucket(self) -> None:
+        """Tell a bucket without the object from no bucket: both are 404, and only a list says which; asked once."""
+        if not self._has_bucket:
+            self._first_under("")
+            self._has_bucket = True
+
+    def _first_under(self, prefix: str) -> str | None:
+        """Return the first name under a prefix."""
+        found = self._connection.client.list_blobs(
+            self._bucket,
+            prefix=self._prefix + prefix,
+            fields="items(name),nextPageToken",
+            max_results=1,
+            timeout=self._patience.timeout,
+            retry=self._patience.retry(),
+        )
+        return next((str(blob.name) for blob in found), None)
+
+    def _download(self, key: str, start: int, length: int | None, wanted: int | None) -> bytes:
+        blob = self._blob(key)
+        is_whole = start == 0 and length is None
+        data: bytes = blob.download_as_bytes(
+            start=None if is_whole else start,
+            end=None if length is None else start + length - 1,
+            raw_download=True,
+            if_generation_match=wanted,
+            timeout=self._patience.timeout,
+            checksum="crc32c",
+            retry=self._patience.retry(),
+        )
+        # The client does not compare what it had to fetch in pieces.
+        crc = base64.b64encode(google_crc32c.value(data).to_bytes(4, "big")).decode()
+        if is_whole and blob.crc32c not in {None, crc}:
+            raise IntegrityError(f"cannot read {key!r} from {self.url}: crc32c {crc}, not {blob.crc32c}, try again")
+        return data
+
+    def _demand(self, key: str, if_generation: str | None) -> None:
+        blob = self._head(key)
+        if blob is None:
+            raise self._missing(key)
+        if if_generation is not None and str(blob.generation) != if_generation:
+            raise stale(key, live=str(blob.generation), named=if_generation)
+
+    def _missing(self, key: str) -> NotFoundError:
+        self._require_bucket()
+        return NotFoundError(f"no object {key!r} in {self.url}, list its prefix to see what there is")
+
+    def _stale(self, key: str, named: str) -> PreconditionError:
+        blob = self._head(key)
+        return stale(key, live=str(blob.generation) if blob else ABSENT, named=named)
+
+    # Writing.
+
+    def _upload(self, key: str, stream: BinaryIO, size: int, *, wanted: int, metadata: Mapping[str, str]) -> ObjectInfo:
+        mark = f"{_CONTENT_TYPE}; put={secrets.token_hex(12)}"
+        for left in reversed(range(_UPLOADS)):
+            blob = self._blob(key)
+            blob.chunk_size = CHUNK_BYTES
+            blob.content_type = mark
+            blob.metadata = dict(metadata)
+            stream.seek(0)
+            try:
+                blob.upload_from_file(
+                    stream,
+                    size=size,
+                    if_generation_match=wanted,
+                    timeout=self._patience.timeout,
+                    checksum="crc32c",
+                    retry=self._patience.retry(),
+                )
+            except _answers() as error:
+                if code_of(error) == PRECONDITION_FAILED:
+                    return self._own(key, mark, str(wanted) if wanted else ABSENT)
+                self._go_on_after(error, left)
+                continue
+            except ValueError as error:  # the client's word for bytes that the server did not all keep
+                if not left:
+                    raise TransientError(
+                        f"cannot write {key!r}: the upload lost its place ({error}), try again"
+                    ) from error
+                continue
+            self._has_bucket = True
+            return self._info(blob)
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def _go_on_after(self, error: Exception, left: int) -> None:
+        """Raise the error unless it is that of a lost session, which a new upload mends."""
+        code = code_of(error)
+        if code == NOT_FOUND:
+            self._first_under("")  # is there a bucket at all?
+        if not left or code not in {NOT_FOUND, GONE}:
+            raise error
+
+    def _own(self, key: str, mark: str, named: str) -> ObjectInfo:
+        """Return the live object if this very `put` has committed it, its answer lost; else raise."""
+        blob = self._head(key)
+        if blob is not None and blob.content_type == mark:
+            return self._info(blob)
+        raise stale(key, live=str(blob.generation) if blob else ABSENT, named=named)
+
+    def _refuse_folder(self, key: str) -> None:
+        """Refuse what a file system could not hold. What was once seen to be a folder is not looked up again."""
+        above = key.rpartition("/")[0]
+        while above and above not in self._folders:
+            if self._head(above) is not None:
+                raise SpecError(f"key {key!r} lies under the object {above!r} in {self.url}, choose another key")
+            above = above.rpartition("/")[0]
+        if self._first_under(f"{key}/"):
+            raise SpecError(f"key {key!r} is the folder of other objects in {self.url}, choose another key")
+
+    def _remember_folder(self, key: str) -> None:
+        known = self._folders if len(self._folders) < _FOLDERS else frozenset[str]()
+        if key in known:
+            known = frozenset(folder for folder in known if folder != key and not folder.startswith(f"{key}/"))
+        parts = key.split("/")[:-1]
+        above = {"/".join(parts[:count]) for count in range(1, len(parts) + 1)}
+        if known is not self._folders or not above <= known:
+            self._folders = known | above  # a new set: other threads read the old one
+
+    def _explained(self, action: str) -> AbstractContextManager[None]:
+        return explained(f"{action} in {self.url}", self._bucket, lambda: self._connection.identity)
+
+
+def _number(generation: str) -> int | None:
+    """Return a generation as the server writes it, None for what none can be."""
+    is_one = generation.isascii() and generation.isdigit() and 0 < int(generation) <= _GENERATION_MAX
+    return int(generation) if is_one else None
+
+
+def _answers() -> tuple[type[Exception], ...]:
+    """Return the errors of the client that carry an answer of the server."""
+    from google.api_core.exceptions import GoogleAPICallError  # noqa: PLC0415 - imported where used
+    from google.cloud.storage.exceptions import InvalidResponse  # noqa: PLC0415 - imported where used
+
+    return (GoogleAPICallError, InvalidResponse)
+
+
+@contextmanager
+def _opened(body: bytes | Path) -> Iterator[tuple[BinaryIO, int]]:
+    if not isinstance(body, Path):
+        yield io.BytesIO(body), len(body)
+        return
+    with explained_disk(f"read {body}"):
+        try:
+            source = body.open("rb")
+        except FileNotFoundError as error:
+            raise NotFoundError(f"no local file {body} to store, look what removed it") from error
+        size = source.seek(0, io.SEEK_END)
+    with source:
+        yield source, size

@@ -1,0 +1,130 @@
+"""What Google's client raises, judged in one place: what another try may mend, and which error of ours it becomes."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from runner.errors import ConfigError, NotAllowedError, RunnerError, SpecError, TransientError
+
+ROLE = "roles/storage.objectUser"
+_TRANSIENT_CODES = frozenset({408, 429, 500, 502, 503, 504})
+_TRANSIENT_REASONS = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "backendError", "internalError"})
+_TEXT_CHARS = 300
+
+
+def code_of(error: BaseException) -> int | None:
+    """Return the HTTP status that an error of Google's client stands for, None when none came."""
+    response = getattr(error, "response", None)
+    code = getattr(error, "code", None) or getattr(response, "status_code", None)
+    return int(code) if isinstance(code, int) else None
+
+
+def is_transient(error: BaseException) -> bool:
+    """Tell whether the same request may succeed later: lost connections, time-outs, throttling, its own faults."""
+    import requests  # noqa: PLC0415 - imported where used
+    import urllib3  # noqa: PLC0415 - comes with it
+    from google.auth.exceptions import RefreshError, TransportError  # noqa: PLC0415 - comes with it
+
+    if isinstance(error, RefreshError):
+        return bool(error.retryable)
+    if isinstance(error, ConnectionError | TransportError | http.client.HTTPException | urllib3.exceptions.HTTPError):
+        return True
+    if isinstance(error, requests.ConnectionError | requests.Timeout | requests.exceptions.ChunkedEncodingError):
+        return True
+    code = code_of(error)
+    return code in _TRANSIENT_CODES or (code == http.client.FORBIDDEN and bool(_reasons(error) & _TRANSIENT_REASONS))
+
+
+@contextmanager
+def explained(action: str, bucket: str, identity: Callable[[], str]) -> Iterator[None]:
+    """Turn what Google's client raises inside into an error of ours, in one line that says what to do."""
+    try:
+        yield
+    except RunnerError:
+        raise
+    except _foreign() as error:
+        ours = _ours(error, action, bucket, identity)
+        if ours is None:
+            raise
+        raise ours from error
+
+
+def _ours(error: Exception, action: str, bucket: str, identity: Callable[[], str]) -> RunnerError | None:
+    from google.api_core.exceptions import RetryError  # noqa: PLC0415 - imported where used
+
+    cause = error.cause if isinstance(error, RetryError) and error.cause else error
+    if is_transient(cause) or isinstance(error, RetryError):
+        return TransientError(f"cannot {action}: {_text(cause)}; tried until the time was up, try again later")
+    if _is_of_credentials(cause):
+        return _refused(f"cannot {action}: {_text(cause)}", bucket, identity())
+    code = code_of(cause)
+    if code is None:
+        return TransientError(f"cannot {action}: {_text(cause)}, try again") if isinstance(cause, OSError) else None
+    if code in _BY_CODE:
+        return _BY_CODE[code](f"cannot {action}: {_text(cause)}", bucket, identity())
+    return SpecError(f"cannot {action}: gs://{bucket} refuses it with {code}: {_text(cause)}, mend the request")
+
+
+def _foreign() -> tuple[type[Exception], ...]:
+    """Return the bases of all that the client raises: they have none in common."""
+    import urllib3  # noqa: PLC0415 - comes with it
+    from google.api_core.exceptions import GoogleAPIError  # noqa: PLC0415 - imported where used
+    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 - comes with it
+    from google.cloud.storage.exceptions import DataCorruption, InvalidResponse  # noqa: PLC0415 - imported where used
+
+    http_errors = (http.client.HTTPException, urllib3.exceptions.HTTPError)
+    return (GoogleAPIError, GoogleAuthError, InvalidResponse, DataCorruption, OSError, *http_errors)
+
+
+def _refused(fact: str, bucket: str, identity: str) -> NotAllowedError:
+    return NotAllowedError(f"{fact}; {identity} needs {ROLE} on gs://{bucket}: grant it, or use other credentials")
+
+
+def _no_bucket(fact: str, bucket: str, _identity: str) -> ConfigError:
+    return ConfigError(f"{fact}; there is no bucket gs://{bucket}: create it, or correct the store's URL")
+
+
+def _broken(fact: str, _bucket: str, _identity: str) -> TransientError:
+    return TransientError(f"{fact}, try again")
+
+
+_BY_CODE: Mapping[int, Callable[[str, str, str], RunnerError]] = {
+    200: _broken,  # all came, and it is not what was sent
+    401: _refused,
+    403: _refused,
+    404: _no_bucket,
+    409: _broken,
+    410: _broken,
+    416: _broken,
+}
+
+
+def _is_of_credentials(error: BaseException) -> bool:
+    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 - imported where used
+
+    return isinstance(error, GoogleAuthError)
+
+
+def _document(error: BaseException) -> Mapping[str, Any]:
+    response = getattr(error, "response", None)
+    try:
+        found = response.json().get("error") if response is not None else None
+    except (ValueError, AttributeError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _reasons(error: BaseException) -> set[str]:
+    details = [*_document(error).get("errors", ()), *getattr(error, "errors", ())]
+    return {str(detail.get("reason")) for detail in details if isinstance(detail, dict)}
+
+
+def _text(error: BaseException) -> str:
+    """Return the server's own words if it sent any, in one line."""
+    code = code_of(error)
+    silent = f"the server answers {code}" if code else str(error) or type(error).__name__
+    words = " ".join(str(_document(error).get("message") or silent).split())
+    return words if len(words) <= _TEXT_CHARS else f"{words[:_TEXT_CHARS]}…"
