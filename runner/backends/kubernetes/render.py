@@ -54,9 +54,9 @@ def to_json(value: object) -> str:
 
 
 def _at(values: object, path: list[str]) -> object:
-    for name in path[:-1]:
-        values = values[name] if isinstance(values, Mapping) else None
-    return values.get(path[-1]) if isinstance(values, Mapping) else None
+    for name in path:
+        values = values.get(name) if isinstance(values, Mapping) else None
+    return values
 
 
 def _without_nulls(value: Any) -> Any:
