@@ -47,7 +47,8 @@ def render(  # noqa: PLR0913 options
 
     Applied as it is, the worker of shard 0 plans and the others wait for it.
     """
-    spec = given.also(stage=stage, select=selection(given.flags["select"], force=force)).spec()
+    chosen = selection(given.flags["select"], force=force)
+    spec = given.also(stage=stage, select=chosen, backend="kubernetes").spec()
     run = offline_id(spec)
     files = layers(placement, values)
     filled = values_for(spec, run_id=run, shards=spec.shards, image=spec.image, namespace=spec.namespace, files=files)
