@@ -195,7 +195,7 @@ class Watch:
         newest = attempts[-1] if attempts else Attempt(shard, "")
         return ShardStatus(
             shard=shard,
-            state=_shard_state(attempts, how, alive=alive),
+            state=_shard_state(attempts, how, given_up=how is not None and shard in how.exits, alive=alive),
             done=newest.counts.done,
             failed=newest.counts.failed,
             total=len(tasks),
@@ -218,9 +218,10 @@ def _age(attempt: Attempt) -> float:
     return attempt.updated.timestamp() if attempt.updated else 0.0
 
 
-def _shard_state(attempts: list[Attempt], how: Ending | None, *, alive: bool) -> ShardState:
+def _shard_state(attempts: list[Attempt], how: Ending | None, *, given_up: bool, alive: bool) -> ShardState:
     if not attempts:
-        return ShardState.WAITING
+        # None of its workers lived long enough to write a word.
+        return ShardState.FAILED if given_up else ShardState.WAITING
     code = attempts[-1].exit
     if code is None:
         return ShardState.RUNNING if alive else ShardState.FAILED if how else ShardState.WAITING

@@ -1,0 +1,271 @@
+"""Runs whose Job lives on a cluster: a small API server over a socket, the real store, workers run by hand."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runner import ledger, runs
+from runner.backends.kubernetes.client import Client
+from runner.errors import ConfigError, Exit, SpecError
+from runner.ledger import Attempt
+from runner.runs import Cluster, LogQuery, RunState, State, Watch, submit
+from runner.runs.state import CANCELLED, FINISHED, ending
+from runner.spec import Backend
+from runner.store import ABSENT
+from tests.unit.backends.kubernetes import api as double
+from tests.unit.backends.kubernetes.api import Fault
+
+OVER = {"type": "Complete", "status": "True"}
+
+
+@pytest.fixture
+def api() -> Iterator[double.Api]:
+    with double.serve() as server:
+        yield server
+
+
+@pytest.fixture
+def cluster(api: double.Api, world, tmp_path: Path) -> Cluster:
+    client = Client(kubeconfig=api.kubeconfig(tmp_path, {"token": "fake-token-1"}))
+    folder = world.store.url.removeprefix("file://")
+    mounted = {"pod": {"volumeMounts": [{"name": "s", "mountPath": folder}], "volumes": [{"name": "s"}]}}
+    return Cluster(world.store, lambda: client, [mounted])
+
+
+@pytest.fixture
+def spec(world, cluster):
+    return cluster.placed(world.spec(backend=Backend.KUBERNETES, image="runner:test"))
+
+
+@pytest.fixture
+def record(world, cluster, spec):
+    found = world.submit(spec).record
+    assert cluster.start(found, spec)
+    return found
+
+
+def status(api, record, **status) -> None:
+    api.put("jobs", {**api.objects["jobs"][record.id], "status": status})
+
+
+def pod(api, record, shard, phase="Running", *, uid="", code=None):  # noqa: PLR0913 what a pod is
+    labels = {
+        "batch.kubernetes.io/job-name": record.id,
+        "batch.kubernetes.io/job-completion-index": str(shard),
+    }
+    state = (
+        {"running": {}} if code is None else {"terminated": {"exitCode": code, "finishedAt": "2024-08-08T00:00:00Z"}}
+    )
+    metadata = {
+        "name": f"{record.id}-{shard}-{uid or 'a'}",
+        "labels": labels,
+        "creationTimestamp": "2024-08-08T00:00:00Z",
+    }
+    if uid:
+        metadata["uid"] = uid
+    item = {
+        "metadata": metadata,
+        "spec": {"containers": [{"name": "worker"}]},
+        "status": {"phase": phase, "containerStatuses": [{"name": "worker", "state": state}]},
+    }
+    return api.put("pods", item)
+
+
+def work(world, record, spec, *shards, attempt="") -> list[int]:
+    return [int(world.shard(record, spec, shard, attempt=attempt).run()) for shard in shards]
+
+
+def test_a_run_is_recorded_with_where_it_is_and_its_job_is_made_once(world, api, cluster, spec, record) -> None:
+    assert record.spec["namespace"] == "market"
+    assert record.spec["context"] == "here"
+    job = api.objects["jobs"][record.id]
+    assert (job["spec"]["completions"], job["metadata"]["labels"]["runner/run"]) == (2, record.id)
+    assert cluster.start(record, spec)
+    assert len(api.objects["jobs"]) == 1
+
+
+def test_no_image_is_said_before_anything_is_recorded(world, api, cluster) -> None:
+    with pytest.raises(SpecError, match="--image"):
+        cluster.placed(world.spec(backend=Backend.KUBERNETES))
+    assert list(ledger.run_ids(world.store)) == []
+
+
+def test_a_job_of_somebody_else_is_not_taken_for_ours(world, api, cluster, spec) -> None:
+    record = world.submit(spec).record
+    api.put("jobs", {"metadata": {"name": record.id, "labels": {}}})
+    with pytest.raises(ConfigError, match="is not a run of this program"):
+        cluster.start(record, spec)
+
+
+def test_an_answer_that_was_lost_makes_no_second_job(world, api, cluster, spec) -> None:
+    record = world.submit(spec).record
+    api.faults.append(Fault("POST *", 0, after=True))
+    assert cluster.start(record, spec)
+    assert api.seen("POST *") == 2
+    assert len(api.objects["jobs"]) == 1
+
+
+def test_a_run_is_followed_to_its_end_which_is_then_in_the_store(world, api, cluster, spec, record) -> None:
+    looks = []
+
+    def look(sight) -> None:
+        looks.append(sight)
+        if len(looks) == 1:
+            pod(api, record, 0)
+        if sight.at_work == {0} and not api.objects["jobs"][record.id]["status"]:
+            assert work(world, record, spec, 0, 1) == [0, 0]
+            status(api, record, completedIndexes="0,1", succeeded=2, conditions=[OVER])
+
+    api.put("jobs", {**api.objects["jobs"][record.id], "status": {}})
+    assert cluster.carry_out(record, spec, lambda: len(looks) > 200, look) is Exit.DONE
+    assert ending(world.store, record.id).exits == {0: 0, 1: 0}
+    assert not cluster.settle(record).alive
+    seen = api.requests.copy()
+    assert not cluster.settle(record).alive
+    assert api.requests == seen, "a run that has ended costs the cluster nothing"
+
+
+def test_whoever_looks_first_writes_the_end_with_the_codes_of_pods_and_ledgers(
+    world, api, cluster, spec, record
+) -> None:
+    world.server.add_faults({"path": "*/trades/2024/08/01/ETHUSDT*", "fault": "corrupt", "kind": "gzip_trailer"})
+    codes = work(world, record, spec, 0, 1)
+    assert sorted(codes) == [0, 65]
+    bad = codes.index(65)
+    pod(api, record, bad, "Failed", code=65)
+    failed = {"type": "Failed", "status": "True", "reason": "FailedIndexes"}
+    status(api, record, completedIndexes=str(1 - bad), failedIndexes=str(bad), conditions=[failed])
+    assert not cluster.settle(record).alive
+    assert ending(world.store, record.id).exits == {bad: 65, 1 - bad: 0}
+    assert runs.verdict(world.store, record) is Exit.INCOMPLETE
+
+
+def test_a_shard_given_up_without_any_word_is_a_failure_with_a_cause(world, api, cluster, spec, record) -> None:
+    work(world, record, spec, 0)
+    failed = {"type": "Failed", "status": "True", "reason": "FailedIndexes"}
+    status(api, record, completedIndexes="0", failedIndexes="1", conditions=[failed])
+    cluster.settle(record)
+    found = Watch(world.store, record).status(cluster.settle(record))
+    assert found.state is RunState.FAILED
+    assert [failure.shard for failure in found.failures] == [1]
+    assert "shard 1 was given up" in found.failures[0].error
+    assert found.logs.format(shard=1).endswith("job-completion-index=1")
+
+
+def test_a_refused_key_is_exit_4(world, api, cluster, spec, record) -> None:
+    pod(api, record, 0, "Failed", code=77)
+    status(api, record, conditions=[{"type": "Failed", "status": "True", "reason": "PodFailurePolicy"}])
+    cluster.settle(record)
+    assert runs.verdict(world.store, record) is Exit.NOT_ALLOWED
+
+
+def test_a_deleted_job_ends_its_run_and_the_next_submit_is_the_next_pass(world, api, cluster, spec, record) -> None:
+    work(world, record, spec, 0)
+    api.remove("jobs", record.id)
+    found = submit(spec, world.store, world.tardis, cluster.settle)
+    assert found.state is State.CREATED
+    assert found.record.id == f"{record.id}-r1"
+    assert ending(world.store, record.id).state == FINISHED
+
+
+def test_a_run_whose_job_was_never_made_is_begun_by_the_next_submit(world, api, cluster, spec) -> None:
+    first = world.submit(spec).record
+    assert not cluster.settle(first).alive
+    again = submit(spec, world.store, world.tardis, cluster.settle)
+    assert (again.state, again.record) == (State.UNFINISHED, first)
+    cluster.start(first, spec)
+    assert list(api.objects["jobs"]) == [first.id]
+
+
+def test_a_job_deleted_while_a_worker_may_live_is_no_end_yet(world, api, cluster, spec, record) -> None:
+    ledger.write_progress(world.store, record.id, Attempt(0, "silent", in_flight=("t",)), ABSENT)
+    api.remove("jobs", record.id)
+    assert cluster.settle(record).alive
+    assert ending(world.store, record.id) is None
+
+
+def test_pods_that_outlive_their_job_are_waited_for(world, api, cluster, spec, record) -> None:
+    work(world, record, spec, 0)
+    pod(api, record, 1)
+    api.remove("jobs", record.id)
+    assert cluster.settle(record).alive
+
+
+def test_a_cluster_that_cannot_be_reached_is_a_cause_and_no_end(world, api, cluster, spec, record) -> None:
+    api.faults.append(Fault("*", 0, count=9))
+    sight = cluster.settle(record)
+    assert sight.alive
+    assert [cause.kind for cause in sight.causes] == ["unreachable"]
+    assert ending(world.store, record.id) is None
+
+
+def test_cancelling_drains_then_deletes_and_says_so_in_the_store(world, api, cluster, spec, record) -> None:
+    assert work(world, record, spec, 0) == [0]
+    pod(api, record, 1, "Failed", code=143)
+    status(api, record, completedIndexes="0", active=0)
+    assert runs.cancel(world.store, record.id)
+    cluster.cancel(record, spec, lambda: False)
+    assert api.seen(f"PATCH */jobs/{record.id}") == 1
+    assert {"spec": {"suspend": True}} in api.bodies
+    assert api.objects["jobs"] == {}
+    end = ending(world.store, record.id)
+    assert (end.state, end.exits) == (CANCELLED, {0: 0})
+    assert runs.verdict(world.store, record) is Exit.INTERRUPTED
+
+
+def test_a_cancelled_run_is_followed_by_the_next_pass(world, api, cluster, spec, record) -> None:
+    runs.cancel(world.store, record.id)
+    cluster.cancel(record, spec, lambda: False)
+    assert submit(spec, world.store, world.tardis, cluster.settle).record.id == f"{record.id}-r1"
+
+
+def test_logs_come_from_pods_and_from_the_store_where_pods_are_gone(world, api, cluster, spec, record) -> None:
+    ledger.write_log(world.store, record.id, (0, "gone"), b"of the store\n", ABSENT)
+    ledger.write_log(world.store, record.id, (1, "lives"), b"the pod's own, older\n", ABSENT)
+    name = pod(api, record, 1, uid="lives")["metadata"]["name"]
+    api.logs[name] = "2024-08-08T00:00:01.000000000Z first\n2024-08-08T00:00:01.500000000Z second\n"
+    new = cluster.logs(record, LogQuery())
+    assert [(each.shard, each.attempt, each.text) for each in new()] == [
+        (1, "lives", "first\nsecond\n"),
+        (0, "gone", "of the store\n"),
+    ]
+    api.logs[name] += "2024-08-08T00:00:01.700000000Z third\n"
+    assert [each.text for each in new()] == ["third\n"]
+    assert [each.text for each in cluster.logs(record, LogQuery(shard=0))()] == ["of the store\n"]
+
+
+def test_logs_of_the_failed_leave_pods_that_run_or_ended_well(world, api, cluster, spec, record) -> None:
+    for uid, phase, code in (("a", "Running", None), ("b", "Succeeded", 0), ("c", "Failed", 75)):
+        api.logs[pod(api, record, 0, phase, uid=uid, code=code)["metadata"]["name"]] = f"2024-08-08T00:00:01Z {uid}\n"
+    assert [each.attempt for each in cluster.logs(record, LogQuery(failed=True))()] == ["c"]
+
+
+def test_logs_are_the_stores_while_the_cluster_cannot_be_reached(world, api, cluster, spec, record) -> None:
+    ledger.write_log(world.store, record.id, (0, "gone"), b"of the store\n", ABSENT)
+    api.faults.append(Fault("*", 0, count=9))
+    assert [each.attempt for each in cluster.logs(record, LogQuery())()] == ["gone"]
+
+
+def test_clean_removes_the_job_too(world, api, cluster, spec, record) -> None:
+    runs.cancel(world.store, record.id)
+    with pytest.raises(SpecError):
+        cluster.clean(record.id)
+    assert api.objects["jobs"], "nothing is removed of a run that has not ended"
+    work(world, record, spec, 0, 1)
+    status(api, record, completedIndexes="0,1", conditions=[OVER])
+    cluster.settle(record)
+    assert cluster.clean(record.id) > 0
+    assert api.objects["jobs"] == {}
+
+
+def test_the_job_holds_the_whole_spec_and_no_key(world, api, cluster, spec, record) -> None:
+    text = json.dumps(api.objects["jobs"][record.id])
+    assert "fake-key-1" not in text
+    assert "fake-token-1" not in text
+    variables = {
+        each["name"]: each.get("value")
+        for each in api.objects["jobs"][record.id]["spec"]["template"]["spec"]["containers"][0]["env"]
+    }
+    assert json.loads(variables["RUNNER_SPEC"])["namespace"] == "market"
