@@ -15,6 +15,7 @@ from runner.sandbox.gcs import Options as BucketOptions
 from runner.sandbox.gcs import serve as serve_buckets
 from runner.sandbox.tardis import Options, serve
 
+Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")]
 Seconds = Annotated[float, typer.Option("--lock-ttl", metavar="SECONDS", help="How long an address holds a key.")]
 
 
@@ -22,6 +23,7 @@ def tardis(  # noqa: PLR0913 one parameter an option
     *,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="Day files as the source lays them out.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes any free one.")] = 0,
+    host: Host = "127.0.0.1",
     key_file: Annotated[Path | None, typer.Option(metavar="FILE", help="Keys, one a line. Default: any key.")] = None,
     generate: Annotated[Path | None, typer.Option(metavar="FILE", help="Whole days to make up (JSON).")] = None,
     egress: Annotated[str, typer.Option(metavar="LIST", help="Client networks and the address of each.")] = "",
@@ -33,6 +35,7 @@ def tardis(  # noqa: PLR0913 one parameter an option
     options = Options(
         data=data,
         port=port,
+        host=host,
         key_file=key_file,
         generate=generate,
         egress=egress,
@@ -50,7 +53,7 @@ def gcs(
     *,
     bucket: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A bucket; may be repeated.")] = None,
     port: Annotated[int, typer.Option(min=0, max=65_535, help="Port; 0 takes any free one.")] = 0,
-    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="Keep objects here. Default: in memory.")] = None,
     page_size: Annotated[int, typer.Option(min=1, help="The most objects of one page of a list.")] = 1000,
 ) -> int:
