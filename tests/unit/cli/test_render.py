@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from runner import ledger
 from runner.runs.request import draft
 from runner.spec import RunSpec
+from runner.task import Outcome
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("RUNNER_", "TARDIS_", "GCS_"))}
 REQUEST = (
@@ -82,6 +84,31 @@ def test_the_job_has_the_name_that_the_planner_works_out(world, tmp_path: Path) 
         spec = RunSpec.from_json(variables(text)["RUNNER_SPEC"])
         assert yaml.safe_load(text)["metadata"]["name"] == draft(spec, world.store, world.tardis).base
         assert variables(text)["RUNNER_RUN"] == yaml.safe_load(text)["metadata"]["name"]
+
+
+def test_workers_that_are_told_nothing_more_plan_and_complete(world, tmp_path: Path) -> None:
+    """As pods of an applied Job: index 0 plans, the others wait for it, and more indexes than tasks are no harm."""
+    mounted = tmp_path / "values.yaml"
+    mounted.write_text(f"pod: {{tardisKey: null, volumeMounts: [{{name: data, mountPath: {tmp_path}}}]}}\n")
+    words = ("--start-date", "2024-08-01", "--venues", "binance", "--data-types", "trades", "--shards", "4")
+    places = ("--store", world.store.url, "--image", "i", "--values", str(mounted))
+    urls = ("--tardis-url", world.server.url, "--tardis-api-url", world.server.api_url)
+    said = variables(render(tmp_path, *words, *places, *urls))
+    env = {name: value for name, value in said.items() if value is not None} | {"RUNNER_SCRATCH": str(tmp_path)}
+    pods = [
+        subprocess.Popen(
+            [sys.executable, "-m", "runner", "worker"],
+            env={**CLEAN, **env, "JOB_COMPLETION_INDEX": str(index), "RUNNER_THREADS": "1"},
+            stderr=subprocess.DEVNULL,
+        )
+        for index in (3, 2, 1, 0)
+    ]
+    assert [pod.wait(60) for pod in pods] == [0, 0, 0, 0]
+    record = ledger.get_run(world.store, said["RUNNER_RUN"])
+    assert (record.tasks, record.shards) == (2, 2)
+    entries = ledger.fold(ledger.read_attempts(world.store, record.id)).entries
+    assert {entry.outcome for entry in entries.values()} == {Outcome.DONE}
+    assert len(entries) == 2
 
 
 def test_a_run_that_a_pod_plans_is_known_as_a_clusters(tmp_path: Path) -> None:
