@@ -1,0 +1,303 @@
+"""What the tests have of the cluster: kubectl, sandboxes as pods, and for each test a world in its own namespace."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import DEVNULL, PIPE
+from typing import Any
+
+import yaml
+
+from runner import ledger, plan
+from runner.ledger import Attempt
+from runner.store import Store, open_store
+from runner.task import Task
+from tests.e2e import invariants
+from tests.e2e.invariants import Expectation
+
+ROOT = Path(__file__).resolve().parents[2]
+IMAGE = os.environ.get("RUNNER_TEST_IMAGE", "runner:dev")
+CONTROL = "runner-control-plane"
+# Recognised wherever it turns up; it opens nothing.
+CANARY = "fake-key-canary-7f3a"
+SECRET = "tardis-api-key"
+SYMBOLS = [f"{base}USDT" for base in ("BTC", "ETH", "SOL", "XRP", "ADA", "DOT", "LTC", "BCH", "TRX", "ETC")]
+GENERATED = {
+    "exchange": "binance",
+    "symbols": SYMBOLS,
+    "data_types": ["trades"],
+    "days": ["2024-08-01", "2024-08-12"],
+    "rows_per_day": 300,
+    "seed": 7,
+}
+# Twelve days of ten instruments: 120 tasks of one file each.
+JOB: Mapping[str, Any] = {
+    "startDate": "2024-08-01",
+    "endDate": "2024-08-12",
+    "venues": ["BINANCE"],
+    "dataTypes": ["trades"],
+    "shards": 100,
+    "parallelism": 6,
+}
+SMALL = {"startDate": "2024-08-01", "endDate": "2024-08-01", "shards": 3, "parallelism": 3}
+Object = dict[str, Any]
+
+
+def until(fact: Callable[[], Any], what: str, deadline_s: float = 120.0, pause_s: float = 0.5) -> Any:
+    """Return the fact once it is true; fail naming it when it does not become so."""
+    end = time.monotonic() + deadline_s
+    while not (found := fact()):
+        assert time.monotonic() < end, f"not within {deadline_s:g} s: {what}"
+        time.sleep(pause_s)
+    return found
+
+
+def kubectl(*words: str, given: str = "", check: bool = True) -> str:
+    """Run kubectl as the cluster's administrator: the one on PATH, else the control plane's own."""
+    own = shutil.which("kubectl")
+    inside = ["docker", "exec", "-i", CONTROL, "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"]
+    done = subprocess.run(
+        [*([own] if own else inside), *words], input=given, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0 or not check, f"kubectl {' '.join(words)}: {done.stderr}"
+    return done.stdout
+
+
+def kubectl_json(*words: str) -> Object:
+    found: Object = json.loads(kubectl(*words, "-o", "json"))
+    return found
+
+
+def apply(*objects: Object) -> None:
+    kubectl("apply", "-f", "-", given="\n---\n".join(json.dumps(each) for each in objects))
+
+
+def sandbox(name: str, namespace: str, *arguments: str, files: Mapping[str, str] | None = None) -> tuple[Object, ...]:
+    """Return a sandbox server as a pod behind a port of every node: the same address for pods and for this machine."""
+    metadata = {"name": name, "namespace": namespace, "labels": {"app": name}}
+    container = {
+        "name": name,
+        "image": IMAGE,
+        "imagePullPolicy": "IfNotPresent",
+        "args": ["sandbox", name, "--host", "0.0.0.0", "--port", "8080", *arguments],
+        "volumeMounts": [{"name": "files", "mountPath": "/files"}, {"name": "tmp", "mountPath": "/tmp"}],
+        "readinessProbe": {"httpGet": {"path": "/__sandbox/stats", "port": 8080}, "periodSeconds": 1},
+    }
+    spec = {
+        "containers": [container],
+        "enableServiceLinks": False,
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": 1,
+        "volumes": [{"name": "files", "configMap": {"name": name}}, {"name": "tmp", "emptyDir": {}}],
+    }
+    return (
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(files or {"none": ""})},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": metadata,
+            "spec": {"type": "NodePort", "selector": {"app": name}, "ports": [{"port": 8080}]},
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Site:
+    """The sandboxes' addresses, `http://node:port`."""
+
+    tardis: str
+    gcs: str
+
+    def control(self, method: str, path: str, body: Any = None) -> Any:
+        """Speak to the source's control."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.tardis}/__sandbox/{path}", data=data, method=method)
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            text = answer.read()
+        return json.loads(text) if text else None
+
+    def fault(self, **fault: Any) -> None:
+        self.control("POST", "faults", fault)
+
+    @property
+    def bodies(self) -> dict[str, int]:
+        """Return how often each day file was served completely."""
+        paths = self.control("GET", "stats")["paths"]
+        return {path: seen["bodies_completed"] for path, seen in paths.items() if path.endswith(".csv.gz")}
+
+
+@dataclass
+class World:
+    """A namespace with the least rights, a place in the bucket, and the command line of somebody who submits there."""
+
+    folder: Path
+    site: Site
+    clean: Mapping[str, str]
+    namespace: str = field(default_factory=lambda: f"e2e-{uuid.uuid4().hex[:8]}")
+    job: dict[str, Any] = field(default_factory=lambda: dict(JOB))
+    pod: dict[str, Any] = field(default_factory=dict)
+
+    def open(self) -> None:
+        """Make the namespace, the rights that are shipped, the Secret, and the submitter's kubeconfig."""
+        rights = (ROOT / "manifests/rbac.yaml").read_text().replace(": runner\n", f": {self.namespace}\n")
+        kubectl("apply", "-f", "-", given=rights)
+        self.make_secret()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "kubeconfig").write_text(yaml.safe_dump(self._kubeconfig()))
+
+    def make_secret(self) -> None:
+        metadata = {"name": SECRET, "namespace": self.namespace}
+        apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {"key": CANARY}})
+
+    def close(self) -> None:
+        kubectl("delete", "namespace", self.namespace, "--wait=false", check=False)
+
+    def _kubeconfig(self) -> Object:
+        """Return a kubeconfig of the submitter, whose tokens are said to end after 30 s."""
+        admin = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
+        plugin = self.folder / "token"
+        plugin.write_text(
+            f"#!{sys.executable}\n"
+            "import datetime, json, sys\n"
+            f"sys.path.insert(0, {str(ROOT)!r})\n"
+            "from tests.e2e_k8s.cluster import kubectl\n"
+            f"token = kubectl('create', 'token', 'runner-submitter', '-n', {self.namespace!r}).strip()\n"
+            "end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=30)\n"
+            "status = {'token': token, 'expirationTimestamp': end.strftime('%Y-%m-%dT%H:%M:%SZ')}\n"
+            "version = 'client.authentication.k8s.io/v1'\n"
+            "print(json.dumps({'apiVersion': version, 'kind': 'ExecCredential', 'status': status}))\n"
+        )
+        plugin.chmod(0o755)
+        user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin)}}
+        context = {"cluster": "kind", "user": "submitter", "namespace": self.namespace}
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "submitter",
+            "clusters": [{"name": "kind", "cluster": admin["clusters"][0]["cluster"]}],
+            "users": [{"name": "submitter", "user": user}],
+            "contexts": [{"name": "submitter", "context": context}],
+        }
+
+    @property
+    def document(self) -> dict[str, Any]:
+        return {
+            **self.job,
+            "backend": "kubernetes",
+            "image": self.job.get("image", IMAGE),
+            "store": f"gs://sandbox/{self.namespace}",
+            "tardis": {"url": f"{self.site.tardis}/v1", "apiUrl": f"{self.site.tardis}/v1", "backoffSeconds": 0.2},
+        }
+
+    @property
+    def values(self) -> dict[str, Any]:
+        small = {"cpu": "100m", "memory": "400Mi", "ephemeral-storage": "200Mi"}
+        limits = {"memory": "400Mi", "ephemeral-storage": "200Mi"}
+        pod = {
+            "resources": {"requests": small, "limits": limits},
+            "scratch": {"sizeLimit": "100Mi"},
+            "serviceAccountName": "runner-worker",
+            "env": [{"name": "STORAGE_EMULATOR_HOST", "value": self.site.gcs}],
+        }
+        return {"pod": {**pod, **self.pod}}
+
+    @property
+    def env(self) -> dict[str, str]:
+        foreign = ("RUNNER_", "TARDIS_", "KUBE", "GCS_")
+        ours = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
+        return {
+            **ours,
+            "KUBECONFIG": str(self.folder / "kubeconfig"),
+            "STORAGE_EMULATOR_HOST": self.site.gcs,
+            "TARDIS_API_KEY": CANARY,
+            "XDG_STATE_HOME": str(self.folder / "state"),
+        }
+
+    @property
+    def store(self) -> Store:
+        return open_store(self.document["store"])
+
+    @contextmanager
+    def command(self, *words: str) -> Iterator[subprocess.Popen[str]]:
+        """Start `runner` with these words as the user would, in a folder whose runner.yaml holds the job."""
+        (self.folder / "runner.yaml").write_text(yaml.safe_dump(self.document))
+        (self.folder / "values.yaml").write_text(json.dumps(self.values))
+        over = ("--values", "values.yaml") if words[0] in ("submit", "retry", "render") else ()
+        command = [sys.executable, "-m", "runner", *words, *over]
+        with subprocess.Popen(
+            command, cwd=self.folder, env=self.env, stdin=DEVNULL, stdout=PIPE, stderr=PIPE, text=True
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def cli(self, *words: str, timeout_s: float = 300.0) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        with self.command(*words) as process:
+            out, err = process.communicate(timeout=timeout_s)
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def submit(self, *words: str) -> str:
+        """Submit the job and return the run's id."""
+        done = self.cli("submit", "download", *words, "-o", "name")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def status(self, run: str) -> Object:
+        done = self.cli("status", run, "-o", "json")
+        assert done.returncode == 0, done.stderr
+        found: Object = json.loads(done.stdout)
+        return found
+
+    def pods(self, run: str) -> list[Object]:
+        labels = f"batch.kubernetes.io/job-name={run}"
+        found: list[Object] = kubectl_json("get", "pods", "-n", self.namespace, "-l", labels)["items"]
+        return found
+
+    def running(self, run: str) -> list[Object]:
+        """Return pods whose worker runs and that nobody has told to stop."""
+        return [
+            pod
+            for pod in self.pods(run)
+            if pod["status"]["phase"] == "Running" and "deletionTimestamp" not in pod["metadata"]
+        ]
+
+    def job_object(self, run: str) -> Object:
+        return kubectl_json("get", "job", run, "-n", self.namespace)
+
+    def evict(self, pod: str) -> None:
+        """Evict a pod through the Eviction API, as a drained node does."""
+        body = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"name": pod, "namespace": self.namespace},
+        }
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/eviction"
+        kubectl("create", "--raw", path, "-f", "-", given=json.dumps(body), check=False)
+
+    def run_ids(self) -> tuple[str, ...]:
+        return tuple(sorted(ledger.run_ids(self.store)))
+
+    def attempts(self, run: str) -> tuple[Attempt, ...]:
+        return ledger.read_attempts(self.store, run)
+
+    def plan(self, run: str) -> tuple[tuple[Task, ...], ...]:
+        return plan.decode_bytes(ledger.read_plan(self.store, ledger.get_run(self.store, run))).shards
+
+    def violations(self, *, redone: int = 0, failed: frozenset[tuple[str, str]] = frozenset()) -> list[str]:
+        """Return what is wrong with the store and its runs; see `Expectation`."""
+        expected = Expectation(self.clean, self.site.bodies, redone, failed=failed)
+        return invariants.violations(self.store, self.run_ids(), expected)

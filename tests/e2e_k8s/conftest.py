@@ -1,0 +1,85 @@
+"""The cluster of `scripts/kind up`, sandboxes in it once, a namespace and a place in the bucket for each test."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from runner.errors import Exit
+from runner.sandbox.tardis import Options, serve
+from tests.e2e import invariants
+from tests.e2e.world import World as LocalWorld
+from tests.e2e_k8s.cluster import GENERATED, JOB, ROOT, Site, World, apply, kubectl, kubectl_json, sandbox, until
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    item.config.get_terminal_writer().line(f" {time.monotonic() - began:.0f} s")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cluster() -> None:
+    """Fail where there is no cluster: these tests never skip silently."""
+    mine = ROOT / ".runner/kind/kubeconfig"
+    if "KUBECONFIG" not in os.environ and mine.exists():
+        os.environ["KUBECONFIG"] = str(mine)
+    assert "KUBECONFIG" in os.environ, "no cluster: scripts/kind up && . .runner/kind/env"
+    assert kubectl("get", "nodes", "-o", "name"), "the cluster does not answer: scripts/kind up"
+
+
+@pytest.fixture(scope="session")
+def site(cluster: None) -> Iterator[Site]:
+    namespace = "e2e-sandboxes"
+    apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
+    kubectl("delete", "pods", "--all", "-n", namespace, "--now")
+    generate = {"generate.json": json.dumps(GENERATED)}
+    apply(*sandbox("tardis", namespace, "--generate", "/files/generate.json", files=generate))
+    apply(*sandbox("gcs", namespace, "--bucket", "sandbox"))
+    kubectl("wait", "pod", "--all", "-n", namespace, "--for=condition=Ready", "--timeout=120s")
+    nodes = kubectl_json("get", "nodes")["items"]
+    address = next(a["address"] for a in nodes[0]["status"]["addresses"] if a["type"] == "InternalIP")
+
+    def url(name: str) -> str:
+        port = kubectl_json("get", "service", name, "-n", namespace)["spec"]["ports"][0]["nodePort"]
+        return f"http://{address}:{port}"
+
+    found = Site(url("tardis"), url("gcs"))
+    os.environ["STORAGE_EMULATOR_HOST"] = found.gcs
+    until(lambda: found.control("GET", "stats"), "the source answers on a node's port")
+    yield found
+    kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return the content of every data object after the local backend did the whole job."""
+    with serve(Options(generate=GENERATED, cache=tmp_path_factory.mktemp("generated"))) as server:
+        world = LocalWorld(tmp_path_factory.mktemp("clean"), server, {}, {**JOB, "shards": 2, "parallelism": 2})
+        _, verdict = world.run()
+        assert verdict is Exit.DONE
+        return invariants.contents(world.store)
+
+
+@pytest.fixture(scope="session")
+def make_world(site: Site, clean: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Return a function that makes a world; its arguments change the job."""
+    made: list[World] = []
+
+    def make(**job: Any) -> World:
+        site.control("DELETE", "faults")
+        site.control("POST", "reset", {})
+        world = World(tmp_path_factory.mktemp("world"), site, clean, job={**JOB, **job})
+        made.append(world)
+        world.open()
+        return world
+
+    yield make
+    for world in made:
+        world.close()

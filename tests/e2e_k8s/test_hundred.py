@@ -1,0 +1,148 @@
+"""One run of a hundred shards, six at a time, while pods are evicted and deleted: green, whole, and equal to a local
+run's; what a person sees of it meanwhile; and that the key is nowhere."""
+
+import json
+import random
+import re
+
+import pytest
+
+from tests.e2e import invariants
+from tests.e2e_k8s.cluster import CANARY, kubectl, until
+
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(600)]
+EVICTED, DELETED = 5, 10
+RANDOM = random.Random(7)
+
+
+class Hundred:
+    """The run and what was seen of it."""
+
+    def __init__(self, world) -> None:
+        self.world = world
+        self.run = world.submit()
+        self.evicted: dict[str, dict[str, str]] = {}
+        self.deleted: set[str] = set()
+        self.seen_failures: dict[str, str] = {}
+        self.early = world.status(self.run)
+        self.plain_logs = ""
+        self.verdict = None
+
+    def evict_five(self) -> None:
+        """Evict pods until five were disrupted while at work; keep the failure counts of their indexes before."""
+        tried: set[str] = set()
+
+        def done() -> bool:
+            for pod in self.world.pods(self.run):
+                conditions = {c["type"]: c for c in pod["status"].get("conditions", ())}
+                if "DisruptionTarget" in conditions and pod["metadata"]["name"] in tried:
+                    self.evicted[pod["metadata"]["name"]] = pod["metadata"]["labels"]
+            if len(self.evicted) < EVICTED:
+                for pod in self.world.running(self.run)[: EVICTED - len(self.evicted)]:
+                    tried.add(pod["metadata"]["name"])
+                    self.world.evict(pod["metadata"]["name"])
+            return len(self.evicted) >= EVICTED
+
+        until(done, "five pods were disrupted at work", 240)
+
+    def delete_ten(self) -> None:
+        def done() -> bool:
+            running = [p["metadata"]["name"] for p in self.world.running(self.run)]
+            chosen = [name for name in running if name not in self.deleted]
+            for name in RANDOM.sample(chosen, min(2, len(chosen), DELETED - len(self.deleted))):
+                kubectl("delete", "pod", name, "-n", self.world.namespace, "--wait=false")
+                self.deleted.add(name)
+            return len(self.deleted) >= DELETED
+
+        until(done, "ten pods were deleted at work", 240)
+
+    def read_plain_logs(self) -> None:
+        """Read with kubectl alone what one finished shard said."""
+
+        def done() -> str:
+            for pod in self.world.pods(self.run):
+                if pod["status"]["phase"] == "Succeeded":
+                    return kubectl("logs", pod["metadata"]["name"], "-n", self.world.namespace)
+            return ""
+
+        self.plain_logs = until(done, "a shard has ended well")
+
+
+@pytest.fixture(scope="module")
+def hundred(make_world) -> Hundred:
+    world = make_world()
+    # A second or two a body, so that pods are at work when they are hit.
+    world.site.fault(path="*.csv.gz", fault="slow", bytes_per_s=3000)
+    found = Hundred(world)
+    found.evict_five()
+    found.delete_ten()
+    found.read_plain_logs()
+    found.verdict = world.cli("wait", found.run, timeout_s=400)
+    return found
+
+
+def test_a_hundred_shards_end_green_though_pods_were_evicted_and_deleted(hundred) -> None:
+    assert hundred.verdict.returncode == 0, hundred.verdict.stderr
+    status = hundred.world.status(hundred.run)
+    assert (status["state"], status["tasks"]["done"], len(status["shards"])) == ("done", 120, 100)
+
+
+def test_validate_finds_everything(hundred) -> None:
+    done = hundred.world.cli("validate", "-o", "json")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_store_equals_that_of_the_local_backend(hundred) -> None:
+    assert invariants.contents(hundred.world.store) == hundred.world.clean
+
+
+def test_nothing_is_lost_doubled_or_partial(hundred) -> None:
+    assert hundred.world.violations(redone=EVICTED + DELETED) == []
+
+
+def test_evictions_cost_no_try(hundred) -> None:
+    """The next pod of an evicted index counts the disruption as ignored, and no failure."""
+    evicted = {labels["batch.kubernetes.io/job-completion-index"] for labels in hundred.evicted.values()}
+    deleted = {name.rsplit("-", 2)[-2] for name in hundred.deleted}
+    counts = {}
+    for pod in hundred.world.pods(hundred.run):
+        index = pod["metadata"]["labels"]["batch.kubernetes.io/job-completion-index"]
+        if index in evicted - deleted and pod["status"]["phase"] == "Succeeded":
+            counts[index] = pod["metadata"]["annotations"].get("batch.kubernetes.io/job-index-failure-count")
+    assert counts
+    assert set(counts.values()) == {"0"}
+
+
+def test_status_while_it_ran_told_it_as_running(hundred) -> None:
+    assert hundred.early["state"] == "running"
+
+
+def test_plain_kubectl_logs_show_start_progress_and_counts(hundred) -> None:
+    assert re.search(r"start run=\S+ attempt=\S+ tasks=\d", hundred.plain_logs)
+    assert re.search(r"progress task=\d+/\d+", hundred.plain_logs)
+    assert re.search(r"end exit=0 done=\d+ failed=0 of \d+", hundred.plain_logs)
+
+
+def test_logs_of_all_shards_come_from_pods_and_store(hundred) -> None:
+    done = hundred.world.cli("logs", hundred.run, "-o", "json")
+    assert done.returncode == 0, done.stderr
+    shards = {each["shard"] for each in json.loads(done.stdout)["logs"]}
+    assert shards == set(range(100))
+
+
+def test_the_key_is_in_no_object_event_log_or_store(hundred) -> None:
+    space = ("-n", hundred.world.namespace)
+    everything = kubectl("get", "jobs,pods,events,configmaps", *space, "-o", "yaml")
+    logs = hundred.world.cli("logs", hundred.run).stdout
+    stored = b"".join(
+        hundred.world.store.get(info.key) for info in hundred.world.store.list("_runs/") if "/plan." not in info.key
+    )
+    for text in (everything, logs, hundred.verdict.stderr, stored.decode(errors="replace")):
+        assert text
+        assert CANARY not in text
+
+
+def test_the_same_request_again_has_nothing_to_do(hundred) -> None:
+    done = hundred.world.cli("submit", "download", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    assert hundred.world.run_ids() == (hundred.run,)
