@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 from typing import Any
@@ -77,6 +78,21 @@ def kubectl(*words: str, given: str = "", check: bool = True) -> str:
 def kubectl_json(*words: str) -> Object:
     found: Object = json.loads(kubectl(*words, "-o", "json"))
     return found
+
+
+def api_requests(user: str, began: float, ended: float) -> list[str]:
+    """Return `verb uri` of every request that the API server's audit log has of a user between two times."""
+    command = ["docker", "exec", CONTROL, "grep", "-F", user, "/var/log/kubernetes/audit.log"]
+    lines = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.splitlines()
+    events = {event["auditID"]: event for event in map(json.loads, lines)}
+    times = {key: datetime.fromisoformat(each["requestReceivedTimestamp"]).timestamp() for key, each in events.items()}
+    return [f"{e['verb']} {e['requestURI']}" for key, e in events.items() if began <= times[key] <= ended]
+
+
+def restart_control_plane() -> None:
+    """Kill everything of the control plane; its kubelet starts it anew."""
+    for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+        subprocess.run(["docker", "exec", CONTROL, "pkill", "-9", "-x", name[:15]], check=False)
 
 
 def apply(*objects: Object) -> None:

@@ -4,11 +4,12 @@ run's; what a person sees of it meanwhile; and that the key is nowhere."""
 import json
 import random
 import re
+import time
 
 import pytest
 
 from tests.e2e import invariants
-from tests.e2e_k8s.cluster import CANARY, kubectl, until
+from tests.e2e_k8s.cluster import CANARY, api_requests, kubectl, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(600)]
 EVICTED, DELETED = 5, 10
@@ -27,6 +28,7 @@ class Hundred:
         self.early = world.status(self.run)
         self.plain_logs = ""
         self.verdict = None
+        self.waited = (0.0, 0.0)
 
     def evict_five(self) -> None:
         """Evict pods until five were disrupted while at work; keep the failure counts of their indexes before."""
@@ -77,7 +79,9 @@ def hundred(make_world) -> Hundred:
     found.evict_five()
     found.delete_ten()
     found.read_plain_logs()
+    began = time.time()
     found.verdict = world.cli("wait", found.run, timeout_s=400)
+    found.waited = (began, time.time())
     return found
 
 
@@ -111,6 +115,14 @@ def test_evictions_cost_no_try(hundred) -> None:
             counts[index] = pod["metadata"]["annotations"].get("batch.kubernetes.io/job-index-failure-count")
     assert counts
     assert set(counts.values()) == {"0"}
+
+
+def test_following_costs_the_api_less_than_a_request_a_second(hundred) -> None:
+    """As the API server's own audit log has it."""
+    began, ended = hundred.waited
+    requests = api_requests(f"system:serviceaccount:{hundred.world.namespace}:runner-submitter", began, ended)
+    assert requests, "the audit log knows the submitter"
+    assert len(requests) / (ended - began) <= 1, requests
 
 
 def test_status_while_it_ran_told_it_as_running(hundred) -> None:

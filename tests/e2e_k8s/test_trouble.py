@@ -1,12 +1,11 @@
 """What cannot start is explained with its cause and the next command; what fails for good fails alone."""
 
 import json
-import time
 
 import pytest
 
 from tests.e2e.invariants import path_of
-from tests.e2e_k8s.cluster import SECRET, SMALL, kubectl, until
+from tests.e2e_k8s.cluster import SECRET, SMALL, kubectl, restart_control_plane, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(300)]
 EXPLAINED_S = 60
@@ -145,22 +144,10 @@ def test_a_control_plane_that_restarts_is_waited_for(make_world) -> None:
     run = world.submit()
     until(lambda: world.running(run), "pods run")
     with world.command("status", run, "-w") as watching:
-        kill_api_server()
+        restart_control_plane()
         out, err = watching.communicate(timeout=240)
     assert watching.returncode == 0, out + err
     assert world.violations() == []
-
-
-def kill_api_server() -> None:
-    import subprocess
-
-    from tests.e2e_k8s.cluster import CONTROL
-
-    began = time.monotonic()
-    subprocess.run(["docker", "exec", CONTROL, "pkill", "-f", "^kube-apiserver"], check=True)
-    until(
-        lambda: kubectl("get", "nodes", check=False) == "" or time.monotonic() - began > 5, "the API is gone", 30, 0.1
-    )
 
 
 def test_rendered_objects_alone_make_a_run(make_world) -> None:
