@@ -19,8 +19,10 @@ FORMATS = ("text", "json")
 HIDDEN = "[hidden]"
 
 _KEYS = ("run", "shard", "task")
-# What looks like a credential whatever its value: a Bearer header, a Tardis key, the signature of a signed URL.
+# What looks like a credential whatever its value: a Bearer header, a Tardis key, the signature of a signed URL, the
+# user and password of any URL.
 _SECRET_SHAPES = re.compile(
+    r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)|"
     r"(?P<keep>\bBearer\s+|[?&](?:X-Amz-Signature|X-Goog-Signature|Signature)=)[^\s&'\"]+|\bTD\.[\w.\-]{8,}",
     re.IGNORECASE,
 )
@@ -43,6 +45,8 @@ def redact(text: str, secrets: Sequence[str] = ()) -> str:
 
     >>> redact("Authorization: Bearer abc, key fake-key-1", ["fake-key-1"])
     'Authorization: Bearer [hidden] key [hidden]'
+    >>> redact("no answer from https://me:fake-password@host:8443/v1")
+    'no answer from https://[hidden]@host:8443/v1'
     """
     for secret in secrets:
         if len(secret) >= _SHORTEST_SECRET_CHARS:

@@ -128,7 +128,9 @@ class Supervisor:
             code = process.popen.returncode
             self._save_log(process)
             action = action_for(code)
-            refused |= action is Action.FAIL_RUN
+            if action is Action.FAIL_RUN:
+                log.error("shard %d ended with %s: the whole run stops", process.shard, _ending(code))
+                refused = True
             if action is not Action.RETRY or not self._retry(state, process.shard, code):
                 state.ended[process.shard] = code
         return refused

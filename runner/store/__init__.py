@@ -2,8 +2,8 @@
 
 An object is bytes plus string metadata, committed together and at once: a reader sees the whole object or none.
 Nothing is ever written without a precondition. Keys are `/`-separated, without a leading `/`, `.` or `..` parts,
-control characters or a top-level `.runner`; at most 1024 bytes, 255 a part; exact in case. `a` and `a/b` are never
-both objects.
+control characters or a top-level `.runner`; at most 1024 bytes, 255 a part; exact in case. A medium
+that cannot hold both `a` and `a/b` refuses the second; no caller may need both.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Store(Protocol):
         same generation exactly one succeeds. A generation never comes back, also not after a delete. A local file is
         streamed and stays where it is. The new metadata replaces the old as a whole.
         Raises PreconditionError when the live generation is another one (the store is unchanged), SpecError when the
-        key is malformed, the metadata too large or the key a folder of other objects. A writer that dies leaves nothing
-        visible; one whose answer is lost may have committed: compare by `head`.
+        key is malformed or refused (see above) or the metadata too large. A writer that dies leaves nothing visible;
+        one whose answer is lost may have committed: compare by `head`.
         """
         ...
 

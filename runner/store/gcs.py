@@ -3,7 +3,6 @@
 Every write names a generation. A write whose answer was lost meets its own object when it is tried again: each `put`
 marks its object (a parameter of the content type, so that metadata is the caller's alone) and knows it by that. Only
 when others have swapped or deleted it before that does a `put` that had committed end in PreconditionError.
-That `a` and `a/b` are never both objects is looked up before each creation, not atomically: a bucket could hold both.
 Foreign objects whose names no store would accept are not listed.
 """
 
@@ -38,7 +37,6 @@ _CONTENT_TYPE = "application/octet-stream"
 _FIELDS = "items(name,size,generation,crc32c,updated,metadata),nextPageToken"
 _UPLOADS = 4
 _DELETES = 100
-_FOLDERS = 100_000
 _GENERATION_MAX = 2**63 - 1
 
 
@@ -55,7 +53,6 @@ class GcsStore:
         self._patience = patience or Patience()
         self._connection = Connection(self._bucket)
         self._has_bucket = False
-        self._folders: frozenset[str] = frozenset()
 
     @property
     def url(self) -> str:
@@ -72,12 +69,8 @@ class GcsStore:
             wanted = 0 if if_generation == ABSENT else _number(if_generation)
             if wanted is None:
                 raise self._stale(key, if_generation)
-            if not wanted:
-                self._refuse_folder(key)
             with _opened(body) as (stream, size):
-                info = self._upload(key, stream, size, wanted=wanted, metadata=metadata or {})
-            self._remember_folder(key)
-        return info
+                return self._upload(key, stream, size, wanted=wanted, metadata=metadata or {})
 
     def head(self, key: str) -> ObjectInfo | None:
         """See `Store.head`."""
@@ -255,6 +248,8 @@ class GcsStore:
                 self._go_on_after(error, left)
                 continue
             except ValueError as error:  # the client's word for bytes that the server did not all keep
+                if isinstance(error, _unauthenticated()):
+                    raise
                 if not left:
                     raise TransientError(
                         f"cannot write {key!r}: the upload lost its place ({error}), try again"
@@ -279,25 +274,6 @@ class GcsStore:
             return self._info(blob)
         raise stale(key, live=str(blob.generation) if blob else ABSENT, named=named)
 
-    def _refuse_folder(self, key: str) -> None:
-        """Refuse what a file system could not hold. What was once seen to be a folder is not looked up again."""
-        above = key.rpartition("/")[0]
-        while above and above not in self._folders:
-            if self._head(above) is not None:
-                raise SpecError(f"key {key!r} lies under the object {above!r} in {self.url}, choose another key")
-            above = above.rpartition("/")[0]
-        if self._first_under(f"{key}/"):
-            raise SpecError(f"key {key!r} is the folder of other objects in {self.url}, choose another key")
-
-    def _remember_folder(self, key: str) -> None:
-        known = self._folders if len(self._folders) < _FOLDERS else frozenset[str]()
-        if key in known:
-            known = frozenset(folder for folder in known if folder != key and not folder.startswith(f"{key}/"))
-        parts = key.split("/")[:-1]
-        above = {"/".join(parts[:count]) for count in range(1, len(parts) + 1)}
-        if known is not self._folders or not above <= known:
-            self._folders = known | above  # a new set: other threads read the old one
-
     def _explained(self, action: str) -> AbstractContextManager[None]:
         return explained(f"{action} in {self.url}", self._bucket, lambda: self._connection.identity)
 
@@ -314,6 +290,13 @@ def _answers() -> tuple[type[Exception], ...]:
     from google.cloud.storage.exceptions import InvalidResponse  # noqa: PLC0415 - imported where used
 
     return (GoogleAPICallError, InvalidResponse)
+
+
+def _unauthenticated() -> type[Exception]:
+    """Return the client's error for credentials that do not do; some of its kinds are ValueErrors too."""
+    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 - imported where used
+
+    return GoogleAuthError
 
 
 @contextmanager

@@ -49,6 +49,7 @@ def test_run_over_a_bucket_leaves_what_one_over_a_folder_does(world: BucketWorld
     assert (again.returncode, "nothing to do" in again.stdout + again.stderr) == (Exit.DONE, True)
 
 
+@pytest.mark.slow
 def test_run_over_a_bucket_that_loses_answers_stores_everything_once(world: BucketWorld, buckets: gcs.Server) -> None:
     buckets.add_faults(
         {"path": "/upload/*", "fault": "commit_then_503", "probability": 0.3, "seed": 1},
@@ -63,6 +64,7 @@ def test_run_over_a_bucket_that_loses_answers_stores_everything_once(world: Buck
     assert world.violations() == []
 
 
+@pytest.mark.slow
 def test_permission_withdrawn_in_a_run_ends_it_naming_the_role(world: BucketWorld, buckets: gcs.Server) -> None:
     buckets.add_faults({"path": "/upload/*/raw_tick_data/*", "fault": "deny_after", "after": 1})
     done = world.cli("submit")

@@ -85,13 +85,14 @@ def test_what_failed_for_good_fails_its_shard_alone_and_is_not_tried_again(world
     assert sorted(exits_of(world, record.id)) == [0, 65]
 
 
-def test_a_configuration_that_contradicts_itself_ends_the_run(world) -> None:
+def test_a_configuration_that_contradicts_itself_ends_the_run(world, caplog) -> None:
     spec = spec_of(world, parallelism=1)
     record = world.submit(spec).record
     world.store.delete(layout.run_record(record.id))
     ledger.write_run(world.store, replace(record, plan_sha256="0" * 64))
     exits, _ = supervise(world, spec, record)
     assert exits == {0: 78}
+    assert [r.getMessage() for r in caplog.records] == ["shard 0 ended with exit 78: the whole run stops"]
 
 
 def test_a_worker_that_dies_before_it_can_speak_leaves_its_output_as_log(world) -> None:

@@ -159,7 +159,7 @@ def test_without_a_store_the_three_places_to_name_one_are_told(tmp_path: Path) -
         ("store", "file://", ("names no directory",)),
         ("store", "~nobody-here/x", ("--store ~nobody-here/x", "home")),
         ("tardis.url", "ftp://x", ("--tardis-url", "https://host/path")),
-        ("tardis.url", "http://user:word@x", ("plain URL",)),
+        ("tardis.url", "http://user:word@x", ("looks like a key",)),
         ("tardis.url", "http://x:port", ("is not a URL",)),
         ("instruments", "BTC%2fUSDT", ("--instruments", "VENUE:TYPE:SYMBOL")),
         ("instruments", "BTC\u202eUSDT", ("--instruments", "\\u202e")),
