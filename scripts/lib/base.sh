@@ -19,7 +19,7 @@ make_base() { # make_base ARCHIVE PACKAGES
   mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | head -n 1)
   # A mount namespace of its own: what debootstrap mounts goes with it, however it ends.
   unshare --mount debootstrap --variant=minbase --include="$2" "$SUITE" "$work" ${mirror:+"$mirror"}
-  rm -rf "$work"/var/cache/apt/archives/*.deb "$work"/var/lib/apt/lists/*
+  rm -rf "$work"/var/cache/apt/archives/*.deb "$work"/var/lib/apt/lists/* "$work"/usr/share/{doc,man,locale}/*
   tar --create --file "$1.part" --directory "$work" --one-file-system .
   mv "$1.part" "$1"
   rm -rf --one-file-system "$work"

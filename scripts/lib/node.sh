@@ -18,6 +18,7 @@ make_node() { # make_node BASE IMAGE
   rm -rf "$work" && mkdir -p "$work/proxy"
   stage_root "$work/root"
   cp "$kubernetes/kube-proxy" "$work/proxy/"
+  cp images/node/Dockerfile "$work"
   DOCKER_BUILDKIT=0 docker build --network none --build-arg "BASE=$1" --target proxy --tag runner-node-proxy "$work"
   DOCKER_BUILDKIT=0 docker build --network none --build-arg "BASE=$1" --tag runner-node-empty "$work"
   component_images >"$work/components"

@@ -19,18 +19,18 @@ go_kubernetes() {
   local version=k8s.io/component-base/version minor=${KUBERNETES#v1.}
   minor=${minor%%.*}
   go_part etcd 27 "go.etcd.io/etcd/server/v3@$ETCD" 0 "" "" ""
-  go_part coredns 107 "github.com/coredns/coredns@$COREDNS" 0 "" "" ""
   # The version is what kubeadm and kind go by.
   go_part kubernetes 320 "k8s.io/kubernetes@$KUBERNETES" 0 "" \
     "-X $version.gitVersion=$KUBERNETES -X $version.gitMajor=1 -X $version.gitMinor=$minor" \
     /cmd/kube-apiserver /cmd/kube-controller-manager /cmd/kube-scheduler /cmd/kube-proxy /cmd/kubelet /cmd/kubeadm /cmd/kubectl
+  go_part coredns 30 "github.com/coredns/coredns@$COREDNS" 0 "" "" ./coredns
 }
 
 module_folder() { # module_folder MODULE@VERSION: where its source lies
   go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p'
 }
 
-go_part() { # go_part NAME ESTIMATE_S MODULE@VERSION CGO TAGS LDFLAGS /PACKAGE...
+go_part() { # go_part NAME ESTIMATE_S MODULE@VERSION CGO TAGS LDFLAGS /PACKAGE...; ./FOLDER: of images/node
   local folder=$cache/$1-${3#*@}
   [ -d "$folder" ] || step "build $1 ${3#*@}" "$2" "check the network and the Go module proxy, then run the same again: \
 it goes on from here" build_go "$folder" "${@:3}"
@@ -39,8 +39,10 @@ it goes on from here" build_go "$folder" "${@:3}"
 build_go() { # build_go FOLDER MODULE@VERSION CGO TAGS LDFLAGS /PACKAGE...
   local folder=$1 module=$2 cgo=$3 tags=$4 flags=$5 work=$cache/tmp-go packages
   packages=("${@:6}")
+  [[ $6 = ./* ]] || packages=("${packages[@]/#/${module%@*}}")
   rm -rf "$work"
   mkdir -p "$work/bin"
+  cp -r images/node/coredns "$work"
   cd "$work" || return
   unset GOFLAGS GOWORK # a `-mod=vendor` of the caller's would break this
   go mod init parts
@@ -48,7 +50,7 @@ build_go() { # build_go FOLDER MODULE@VERSION CGO TAGS LDFLAGS /PACKAGE...
   [[ $module != k8s.io/kubernetes@* ]] || replace_staging "$module"
   # Without debugging data: smaller and built sooner.
   CGO_ENABLED=$cgo go build -mod=mod -buildvcs=false -trimpath -tags="$tags" -gcflags=all=-dwarf=false \
-    -ldflags="-s -w $flags" -o bin/ "${packages[@]/#/${module%@*}}"
+    -ldflags="-s -w $flags" -o bin/ "${packages[@]}"
   mv bin "$folder"
   rm -rf "$work"
 }
