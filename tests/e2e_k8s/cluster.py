@@ -96,7 +96,7 @@ def restart_control_plane() -> None:
 
 
 def apply(*objects: Object) -> None:
-    kubectl("apply", "-f", "-", given="\n---\n".join(json.dumps(each) for each in objects))
+    kubectl("apply", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": objects}))
 
 
 def sandbox(name: str, namespace: str, *arguments: str, files: Mapping[str, str] | None = None) -> tuple[Object, ...]:
@@ -186,7 +186,8 @@ class World:
         plugin = self.folder / "token"
         plugin.write_text(
             f"#!{sys.executable}\n"
-            "import datetime, json, sys\n"
+            "import datetime, json, os, sys\n"
+            f"os.environ['KUBECONFIG'] = {os.environ['KUBECONFIG']!r}\n"
             f"sys.path.insert(0, {str(ROOT)!r})\n"
             "from tests.e2e_k8s.cluster import kubectl\n"
             f"token = kubectl('create', 'token', 'runner-submitter', '-n', {self.namespace!r}).strip()\n"

@@ -28,6 +28,7 @@ _OK, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _CONFLICT, _GONE, _INVALID = 200, 40
 _BUSY, _SERVER = 429, 500
 _DOUBT_S = 60.0
 """For so long after a lost connection a refusal is no verdict: an API server that starts has not loaded its rules."""
+_ANONYMOUS = '"system:anonymous"'
 _MERGE_PATCH = "application/merge-patch+json"
 _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 
@@ -204,7 +205,7 @@ class Client:
         in_doubt = time.monotonic() - self._lost_at < _DOUBT_S
         if response.status in (_UNAUTHORIZED, _FORBIDDEN) and in_doubt:
             return TransientError(f"cluster {self.server}: refused right after a lost connection: {message}")
-        if response.status == _UNAUTHORIZED:
+        if response.status == _UNAUTHORIZED or _ANONYMOUS in message:
             return NotAllowedError(f"cluster {self.server}: does not know who we are ({message}); log in to it again")
         if response.status == _FORBIDDEN:
             return NotAllowedError(f"{what} in namespace {self.namespace}: {message}; {_rule(what)}")
