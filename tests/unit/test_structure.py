@@ -155,7 +155,7 @@ def catches_everything(node: ast.AST) -> bool:
     if not isinstance(node, ast.ExceptHandler):
         return False
     kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
-    names = {dotted(kind) if kind else "" for kind in kinds}
+    names = {dotted(kind) or "what a call returns" if kind else "" for kind in kinds}
     again = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
     return bool(names & {"", "Exception"}) or ("BaseException" in names and not again)
 
