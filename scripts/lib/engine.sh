@@ -3,6 +3,7 @@
 # of our own on a private socket. Ours touches neither the firewall nor forwarding of this machine, and has no default bridge.
 run=/run/market-data-runner
 socket=unix://$run/docker.sock
+group=/market-data-runner
 
 engine_answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
@@ -26,7 +27,7 @@ start_engine() {
   PATH=$cache/engine-$ENGINE:$cache/containerd-$CONTAINERD:$cache/runc-$RUNC:$PATH setsid --fork dockerd \
     --host $socket --data-root "$cache/engine" --exec-root $run/exec --pidfile $run/docker.pid \
     --bridge none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false \
-    --cgroup-parent /market-data-runner --feature containerd-snapshotter=false --storage-driver overlay2 \
+    --cgroup-parent $group --feature containerd-snapshotter=false --storage-driver overlay2 \
     >"$cache/engine.log" 2>&1 </dev/null 9>&-
   for _ in $(seq 150); do
     ! DOCKER_HOST=$socket engine_answers || return 0
@@ -52,13 +53,19 @@ signal_engine() { # signal_engine SIGNAL TRIES: until none of its processes is l
   return 1
 }
 
+contained_processes() { # what runs in our engine's control groups: also containers whose engine was killed
+  find /sys/fs/cgroup -path "*$group/*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -un
+}
+
 stop_engine() { # asked first, then killed; also what an engine that died has left
+  local mount pids
   signal_engine TERM 100 || signal_engine KILL 25 || return 1
-  local mount
+  mapfile -t pids < <(contained_processes)
+  [ ${#pids[@]} = 0 ] || { kill -KILL "${pids[@]}" 2>/dev/null && sleep 1; } || true
   while read -r mount; do umount --lazy "$mount" || true; done < <(
     awk '{print $5}' /proc/self/mountinfo | grep -E "^($run|$cache/engine)(/|$)" | sort -r
   )
   rm -rf --one-file-system $run
   # Empty groups of containers that are gone; a group in use refuses to be removed.
-  find /sys/fs/cgroup -depth -mindepth 2 -type d -path '*/market-data-runner*' -exec rmdir {} + 2>/dev/null || true
+  find /sys/fs/cgroup -depth -mindepth 2 -type d -path "*$group*" -exec rmdir {} + 2>/dev/null || true
 }
