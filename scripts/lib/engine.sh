@@ -29,7 +29,7 @@ start_engine() {
     --bridge none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false \
     --cgroup-parent $group --feature containerd-snapshotter=false --storage-driver overlay2 \
     >"$cache/engine.log" 2>&1 </dev/null 9>&-
-  for _ in $(seq 150); do
+  for _ in $(seq 300); do
     ! DOCKER_HOST=$socket engine_answers || return 0
     sleep 0.2
     [ -n "$(engine_processes)" ] || break

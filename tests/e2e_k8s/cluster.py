@@ -314,7 +314,13 @@ class World:
     def plan(self, run: str) -> tuple[tuple[Task, ...], ...]:
         return plan.decode_bytes(ledger.read_plan(self.store, ledger.get_run(self.store, run))).shards
 
-    def violations(self, *, redone: int = 0, failed: frozenset[tuple[str, str]] = frozenset()) -> list[str]:
+    def violations(
+        self,
+        *,
+        redone: int = 0,
+        shared: frozenset[str] = frozenset(),
+        failed: frozenset[tuple[str, str]] = frozenset(),
+    ) -> list[str]:
         """Return what is wrong with the store and its runs; see `Expectation`."""
-        expected = Expectation(self.clean, self.site.bodies, redone, failed=failed)
+        expected = Expectation(self.clean, self.site.bodies, redone, shared, failed)
         return invariants.violations(self.store, self.run_ids(), expected)

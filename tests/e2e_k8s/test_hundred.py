@@ -11,7 +11,7 @@ import pytest
 from tests.e2e import invariants
 from tests.e2e_k8s.cluster import CANARY, api_requests, kubectl, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1200)]
 EVICTED, DELETED = 5, 10
 RANDOM = random.Random(7)
 
@@ -55,7 +55,7 @@ class Hundred:
         def done() -> bool:
             running = [p["metadata"]["name"] for p in self.world.running(self.run)]
             # No shard twice: six interruptions would be one too many for its task.
-            hit = {shard_of(name) for name in self.deleted}
+            hit = {shard_of(name) for name in (*self.deleted, *self.evicted)}
             chosen = [name for name in running if shard_of(name) not in hit]
             for name in RANDOM.sample(chosen, min(2, len(chosen), DELETED - len(self.deleted))):
                 kubectl("delete", "pod", name, "-n", self.world.namespace, "--wait=false")
@@ -86,7 +86,7 @@ def hundred(make_world) -> Hundred:
     found.delete_ten()
     found.read_plain_logs()
     began = time.time()
-    found.verdict = world.cli("wait", found.run, timeout_s=400)
+    found.verdict = world.cli("wait", found.run, timeout_s=900)
     found.waited = (began, time.time())
     return found
 
