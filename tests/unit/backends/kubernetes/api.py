@@ -197,18 +197,18 @@ class _Request(BaseHTTPRequestHandler):
 
     def _watch(self, kind: str, query: dict[str, str]) -> None:
         version, end = int(query["resourceVersion"]), time.monotonic() + float(query["timeoutSeconds"])
+        hang_ups = self.api.hang_ups  # before the client can know that it watches
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         if version < self.api.compacted:
             self._chunk({"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old"}})
         else:
-            self._changes(kind, version, query, end)
+            self._changes(kind, version, query, end, hang_ups)
         if not self.close_connection:
             self.wfile.write(b"0\r\n\r\n")
 
-    def _changes(self, kind: str, version: int, query: dict[str, str], end: float) -> None:
-        hang_ups = self.api.hang_ups
+    def _changes(self, kind: str, version: int, query: dict[str, str], end: float, hang_ups: int) -> None:
         while time.monotonic() < end:
             with self.api.changed:
                 news = [(v, c) for v, k, c in self.api.history if k == kind and v > version]

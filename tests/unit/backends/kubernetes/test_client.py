@@ -142,6 +142,14 @@ def test_a_login_that_is_not_taken_is_no_endless_loop(client, api) -> None:
     assert api.seen("GET *") == 2
 
 
+def test_a_login_that_failed_is_not_told_as_a_missing_right(client, api) -> None:
+    api.faults.append(
+        Fault(f"GET {PODS}", 403, 'pods is forbidden: User "system:anonymous" cannot list resource "pods"')
+    )
+    with pytest.raises(NotAllowedError, match="does not know who we are"):
+        client.list("pods")
+
+
 def test_changes_come_as_they_happen_until_the_server_ends_the_watch(client, api) -> None:
     api.put("pods", pod("a"))
     with client.watch("pods", "0", seconds=1) as changes:
