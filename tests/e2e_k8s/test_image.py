@@ -12,6 +12,8 @@ import pytest
 from runner.sandbox.tardis import Options, serve
 from tests.e2e_k8s.cluster import GENERATED, IMAGE, ROOT
 
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(300)]
+
 
 @pytest.fixture
 def docker() -> list[str]:
