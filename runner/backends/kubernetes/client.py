@@ -285,9 +285,11 @@ def _selectors(labels: str, fields: str) -> dict[str, str]:
 def _configure(kubeconfig: str | None, context: str | None) -> tuple[Any, str, str]:
     """Return the client's configuration, the context's name and its namespace. Raises ConfigError without a cluster."""
     # Imported here: it costs a quarter of a second, and the local backend needs none of it.
-    from kubernetes import config  # noqa: PLC0415
-    from kubernetes.client import Configuration  # noqa: PLC0415
-
+    try:
+        from kubernetes import config  # noqa: PLC0415
+        from kubernetes.client import Configuration  # noqa: PLC0415
+    except ModuleNotFoundError as e:
+        raise ConfigError(f"clusters need {e.name}, not installed: pip install 'market-data-runner[kubernetes]'") from e
     settings = Configuration()
     try:
         contexts, active = config.list_kube_config_contexts(kubeconfig)  # type: ignore[no-untyped-call]
