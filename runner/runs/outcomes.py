@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from runner import ledger, plan
 from runner.errors import Action, PoisonError, action_for
@@ -27,11 +27,21 @@ def outcomes(store: Store, record: RunRecord, exits: Mapping[int, int]) -> Mappi
         tasks = packed.shards[shard]
         lost = [rest for t in tasks for rest in plan.without(t, {d for d in t.data_types if (t.id, d) in entries})]
         if record.request.get("select") != Selection.ALL:
-            downloads = [task for task in lost if task.stage is Stage.DOWNLOAD]
-            entries.update({(e.task_id, e.data_type): e for e in outputs.kept(store, downloads)})
+            entries.update({(e.task_id, e.data_type): e for e in kept(store, lost)})
         for entry in _given_up(folded, record.id, lost, f"shard {shard} was given up, last exit {exits[shard]}"):
             entries.setdefault((entry.task_id, entry.data_type), entry)
     return entries
+
+
+_KEPT: Mapping[Stage, Callable[[Store, Iterable[Task]], Iterator[Entry]]] = {Stage.DOWNLOAD: outputs.kept}
+"""What the store proves of tasks, by stage, told by listings; other stages do their tasks again."""
+
+
+def kept(store: Store, tasks: Iterable[Task]) -> Iterator[Entry]:
+    """Yield an entry for every (task, data type) of one stage that the store shows to be settled."""
+    tasks = tuple(tasks)
+    if tasks and (look := _KEPT.get(tasks[0].stage)) is not None:
+        yield from look(store, tasks)
 
 
 def _given_up(folded: Fold, run: str, tasks: list[Task], why: str) -> Iterator[Entry]:

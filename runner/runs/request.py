@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -108,8 +108,10 @@ def draft(spec: RunSpec, store: Store, tardis: Tardis) -> Draft:
     """
     days = expected.days_of(spec, tardis)
     request = request_of(spec, store.url, days)
-    tasks = _tasks(spec, store, tardis, days)
-    wanted = _selected(spec, store, tasks)
+    stage = _STAGES[spec.stage]
+    only_failed = spec.select is Selection.FAILED
+    tasks = tuple(_unsettled(spec, store) if only_failed else stage.tasks(spec, store, tardis, days))
+    wanted = tasks if stage.missing is None or spec.select is Selection.ALL else stage.missing(store, tasks)
     sized = plan.predict(wanted, ledger.known_sizes(store, spec.stage), _venue)
     return Draft(
         base=plan.run_id(spec.stage, request),
@@ -120,14 +122,30 @@ def draft(spec: RunSpec, store: Store, tardis: Tardis) -> Draft:
     )
 
 
-def _tasks(spec: RunSpec, store: Store, tardis: Tardis, days: tuple[date, ...]) -> list[Task]:
-    if spec.select is Selection.FAILED:
-        return list(_unsettled(spec, store))
+def _download_tasks(spec: RunSpec, store: Store, tardis: Tardis, days: tuple[date, ...]) -> Iterator[Task]:
     found = list(expected.expect(spec, store, tardis, days))
     expected.refuse_nothing(spec, found)
-    if spec.stage is Stage.VALIDATE:
-        return [task for day in found for task in expected.venue_tasks(day, spec)]
-    return [task for day in found for task in day.tasks]
+    return (task for day in found for task in day.tasks)
+
+
+def _validate_tasks(spec: RunSpec, store: Store, tardis: Tardis, days: tuple[date, ...]) -> Iterator[Task]:
+    found = list(expected.expect(spec, store, tardis, days))
+    expected.refuse_nothing(spec, found)
+    return (task for day in found for task in expected.venue_tasks(day, spec))
+
+
+@dataclass(frozen=True, slots=True)
+class _Planning:
+    """How a stage's request becomes tasks: all of them, and those that the store lacks (None: always all)."""
+
+    tasks: Callable[[RunSpec, Store, Tardis, tuple[date, ...]], Iterable[Task]]
+    missing: Callable[[Store, Iterable[Task]], tuple[Task, ...]] | None = None
+
+
+_STAGES: Mapping[Stage, _Planning] = {
+    Stage.DOWNLOAD: _Planning(_download_tasks, outputs.missing),
+    Stage.VALIDATE: _Planning(_validate_tasks),
+}
 
 
 def _unsettled(spec: RunSpec, store: Store) -> Iterator[Task]:
@@ -142,12 +160,6 @@ def _unsettled(spec: RunSpec, store: Store) -> Iterator[Task]:
     folded = ledger.fold(ledger.read_attempts(store, parent.id))
     for task in plan.decode_bytes(ledger.read_plan(store, parent)).tasks:
         yield from plan.without(task, {d for d in task.data_types if _settled(folded, task.id, d)})
-
-
-def _selected(spec: RunSpec, store: Store, tasks: list[Task]) -> tuple[Task, ...]:
-    if spec.select is Selection.ALL or spec.stage is Stage.VALIDATE:
-        return tuple(tasks)
-    return outputs.missing(store, tasks)
 
 
 def _settled(folded: Fold, task_id: str, data_type: str) -> bool:

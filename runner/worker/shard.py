@@ -13,8 +13,9 @@ from typing import Protocol
 from runner import ledger, plan
 from runner.errors import Action, DrainedError, RunnerError, WorkerExit, action_for, gravest
 from runner.ledger import Attempt, Counts, Fold, RunRecord
+from runner.runs import outcomes
 from runner.spec import Selection
-from runner.stages import download, outputs, validate
+from runner.stages import download, validate
 from runner.stages.tools import Tools
 from runner.store import ABSENT
 from runner.task import Entry, Outcome, Stage, Task
@@ -34,7 +35,10 @@ class _Run(Protocol):
     def __call__(self, task: Task, data_type: str, tools: Tools) -> Entry: ...
 
 
-STAGES: Mapping[Stage, _Run] = {Stage.DOWNLOAD: download.run, Stage.VALIDATE: validate.run}
+STAGES: Mapping[Stage, _Run] = {
+    Stage.DOWNLOAD: download.run,
+    Stage.VALIDATE: validate.run,
+}
 
 
 class Shard:
@@ -81,8 +85,8 @@ class Shard:
     def _keep(self, folded: Fold) -> None:
         """Take over what earlier attempts settled, or ruined for good."""
         kept = {key: e for key, e in folded.entries.items() if ledger.final(e)}
-        if self._me.spec.select is not Selection.ALL and self._me.spec.stage is Stage.DOWNLOAD:
-            for entry in outputs.kept(self._tools.store, self._tally.tasks):
+        if self._me.spec.select is not Selection.ALL:
+            for entry in outcomes.kept(self._tools.store, self._tally.tasks):
                 kept.setdefault((entry.task_id, entry.data_type), entry)
         for task in self._tally.tasks:
             for data_type in task.data_types:
