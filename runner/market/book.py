@@ -36,7 +36,9 @@ _NO_ROW = np.iinfo(np.int64).max
 
 
 class BookCandles:
-    """Folds the book snapshots of one file into book candles; `add` batches in file order, then `finish`.
+    """Folds book snapshots into book candles; `add` batches in file order, file after file, then `finish`.
+
+    The first snapshot in arrival order is that over all files: the day before, the day, the day after.
 
     `depth` is the number of levels a side, as in the data type's name. Rolling up takes the snapshot that arrived
     first among those of the finer bars: the first one there is, unless rows are out of order across finer bars.

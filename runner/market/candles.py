@@ -1,23 +1,18 @@
 """Candles of trades at every timeframe, in one pass over the ticks of a day and memory that does not grow with rows.
 
-Rows fall into bars by exchange time. Sums are taken over slices of exactly 65,536 rows counted from row 0, whatever
-batches the rows come in, and added up in file order: the same file gives the same bits.
+Rows fall into bars by exchange time; sums are taken slice by slice (slices.py), so the same files give the same bits.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
 from runner.errors import IntegrityError
 from runner.market.bars import (
-    BASE_US,
     BUCKETS,
     NEVER_US,
     Bars,
-    Flags,
     Floats,
     Ints,
     equals,
@@ -26,40 +21,19 @@ from runner.market.bars import (
     ratio,
     table,
 )
+from runner.market.joined import Joined, JoinedBars
 from runner.market.medians import Delays, Times, medians
 from runner.market.names import TIMEFRAMES
 from runner.market.schema import CANDLES
+from runner.market.slices import SLICE_ROWS, Run, Slices
 
 __all__ = ["SLICE_ROWS", "Bars", "TradeCandles"]
-
-SLICE_ROWS = 65_536
 
 _LAST = np.iinfo(np.int64).max
 _US_PER_MS = 1_000
 
-
-@dataclass(slots=True)
-class _Slice:
-    """Up to 65,536 consecutive rows of the file."""
-
-    timestamp: Ints
-    local: Ints
-    price: Floats
-    amount: Floats
-    buy: Flags
-    sell: Flags
-
-    @classmethod
-    def room(cls) -> _Slice:
-        kinds = (np.int64, np.int64, np.float64, np.float64, np.bool_, np.bool_)
-        return cls(*(np.empty(SLICE_ROWS, kind) for kind in kinds))  # type: ignore[arg-type]  # one dtype per field
-
-    @property
-    def arrays(self) -> tuple[Ints | Floats | Flags, ...]:
-        return (self.timestamp, self.local, self.price, self.amount, self.buy, self.sell)
-
-    def at(self, rows: slice | Ints | Flags) -> _Slice:
-        return _Slice(*(array[rows] for array in self.arrays))  # type: ignore[arg-type]  # one dtype per field
+# Columns of a trade as they are sliced: timestamp, local_timestamp, price, amount, is a buy, is a sell.
+_KINDS = (np.int64, np.int64, np.float64, np.float64, np.bool_, np.bool_)
 
 
 # What is kept of a bar: how two parts of it are joined, and what a bar without trades has.
@@ -84,27 +58,28 @@ _JOINED: dict[str, tuple[np.ufunc, float | int]] = {
 _Parts = dict[str, np.ndarray]
 
 
-def _reduce(rows: _Slice, order: Ints, starts: Ints) -> _Parts:
-    """Return the parts of each run of rows that begins at `starts`; `order` holds the rows' numbers in the file."""
-    delay = rows.local - rows.timestamp
-    ends = np.append(starts[1:], len(order)) - 1
+def _reduce(run: Run) -> _Parts:
+    """Return the parts of each bar of a run of trades."""
+    timestamp, local, price, amount, buy, sell = run.columns
+    delay = local - timestamp
+    ends = np.append(run.starts[1:], len(run.order)) - 1
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused or null in the end
         columns = {
-            "amount": rows.amount,
-            "value": rows.price * rows.amount,
-            "base": ratio(rows.amount, rows.price),
-            "buy": rows.amount * rows.buy,
-            "sell": rows.amount * rows.sell,
+            "amount": amount,
+            "value": price * amount,
+            "base": ratio(amount, price),
+            "buy": amount * buy,
+            "sell": amount * sell,
             "delay": delay.astype(np.float64),  # exact below 2**53, and never wraps
-            "low": rows.price,
+            "low": price,
             "delay_min": delay,
-            "high": rows.price,
+            "high": price,
             "delay_max": delay,
-            "last_local": rows.local,
+            "last_local": local,
         }
-        parts = {name: _JOINED[name][0].reduceat(values, starts) for name, values in columns.items()}
-    parts |= {"rows": ends - starts + 1, "first_row": order[starts], "last_row": order[ends]}
-    return parts | {"open": rows.price[starts], "close": rows.price[ends]}
+        parts = {name: _JOINED[name][0].reduceat(values, run.starts) for name, values in columns.items()}
+    parts |= {"rows": ends - run.starts + 1, "first_row": run.order[run.starts], "last_row": run.order[ends]}
+    return parts | {"open": price[run.starts], "close": price[ends]}
 
 
 def _roll_up(parts: _Parts, factor: int) -> _Parts:
@@ -118,10 +93,11 @@ def _roll_up(parts: _Parts, factor: int) -> _Parts:
 
 
 class TradeCandles:
-    """Folds the trades of one file into candles; `add` batches in file order, then `finish`.
+    """Folds trades into candles; `add` batches in file order, `next_file` between files, then `finish`.
 
     Open and close are the first and last trade in arrival order, at every timeframe. Rows whose exchange time lies on
-    another day are in no candle; they are counted (`rows_before`, `rows_after`), so the three counts sum to all rows.
+    another day are in no candle; they are counted (`rows_before`, `rows_after`): the three counts sum to all rows
+    added. Files are those of the day before, the day and the day after, in this order; one alone will do.
     A side that is neither buy nor sell counts in neither volume. `vwap` is Σpa/Σa, for inverse instruments Σa/Σ(a/p);
     a zero divisor gives null, and so does a price of 0 in Σ(a/p). `price_change_pct` is null when the open is 0.
     `volume_base` and `volume_quote` go by the unit of amounts: base Σa, Σpa; quote Σ(a/p), Σa; contracts of size c
@@ -139,54 +115,68 @@ class TradeCandles:
     """
 
     def __init__(self, bars: Bars) -> None:
-        self.rows_before = 0
-        self.rows_in = 0
-        self.rows_after = 0
         self._bars = bars
         self._what = f"trades of {bars.key} on {bars.day}"
-        self._slice = _Slice.room()
-        self._filled = 0
-        self._rows = 0
+        self._slices = Slices(bars.start_us, _KINDS, self._fold)
         self._parts: _Parts = {name: np.full(BUCKETS, empty) for name, (_, empty) in _JOINED.items()}
         self._parts |= {"open": np.full(BUCKETS, np.nan), "close": np.full(BUCKETS, np.nan)}
+
+    @property
+    def rows_before(self) -> int:
+        """Return how many rows lie before the day."""
+        return self._slices.rows_before
+
+    @property
+    def rows_in(self) -> int:
+        """Return how many rows lie on the day."""
+        return self._slices.rows_in
+
+    @property
+    def rows_after(self) -> int:
+        """Return how many rows lie after the day."""
+        return self._slices.rows_after
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Fold in the next rows of the file: columns timestamp, local_timestamp, side, price, amount.
 
         Raises IntegrityError when a time, price or amount is missing or not a number.
         """
-        arrived = _Slice(
-            timestamp=integers(batch, "timestamp", self._what),
-            local=integers(batch, "local_timestamp", self._what),
-            price=self._floats(batch, "price"),
-            amount=self._floats(batch, "amount"),
-            buy=equals(batch.column("side"), "buy"),
-            sell=equals(batch.column("side"), "sell"),
+        self._slices.add(
+            (
+                integers(batch, "timestamp", self._what),
+                integers(batch, "local_timestamp", self._what),
+                self._floats(batch, "price"),
+                self._floats(batch, "amount"),
+                equals(batch.column("side"), "buy"),
+                equals(batch.column("side"), "sell"),
+            )
         )
-        at = 0
-        while at < batch.num_rows:
-            step = min(SLICE_ROWS - self._filled, batch.num_rows - at)
-            for room, values in zip(self._slice.arrays, arrived.arrays, strict=True):
-                room[self._filled : self._filled + step] = values[at : at + step]
-            at += step
-            self._filled += step
-            if self._filled == SLICE_ROWS:
-                self._fold()
 
-    def finish(self, times: Times) -> dict[str, pa.Table]:
+    def skip(self, rows: int) -> None:
+        """Pass over the next rows of the file, none of which lies on the day; they are not counted here."""
+        self._slices.skip(rows)
+
+    def next_file(self) -> None:
+        """End the file: the rows that follow are of the next one."""
+        self._slices.next_file()
+
+    def finish(self, times: Times, joined: Joined | None = None) -> dict[str, pa.Table]:
         """Return the candles of the day by timeframe, one row per bar, columns of `schema.CANDLES`.
 
         `times` reads the same rows' (timestamp, local_timestamp) again for the medians, several times if need be.
+        `joined` is what other data types say of these bars; without it, those columns are null.
         """
-        self._fold()
+        self._slices.flush()
         delays = Delays(self._bars.start_us, *(self._parts[name] for name in ("rows", "delay_min", "delay_max")))
         middle = medians(delays, times)
         parts, step_s = self._parts, min(TIMEFRAMES.values())
         tables = {}
         for timeframe, seconds in TIMEFRAMES.items():
             parts, step_s = _roll_up(parts, seconds // step_s), seconds
-            columns = {**self._bars.columns(timeframe, parts["last_local"]), **_prices(parts, self._bars)}
-            columns |= _volumes(parts, self._bars) | _timing(parts, middle[timeframe])
+            more = joined.bars(timeframe) if joined else JoinedBars(parts["last_local"], {})
+            last_local = np.maximum(parts["last_local"], more.last_local_us)
+            columns = {**self._bars.columns(timeframe, last_local), **_prices(parts, self._bars)}
+            columns |= _volumes(parts, self._bars) | _timing(parts, middle[timeframe]) | dict(more.columns)
             tables[timeframe] = table(columns, CANDLES)
         return tables
 
@@ -197,30 +187,14 @@ class TradeCandles:
         result: Floats = column.to_numpy()
         return result
 
-    def _fold(self) -> None:
-        """Add the filled part of the slice to the bars."""
-        rows = self._slice.at(slice(0, self._filled))
-        order = np.arange(self._rows, self._rows + self._filled)
-        self._rows, self._filled = self._rows + self._filled, 0
-        bucket = (rows.timestamp - self._bars.start_us) // BASE_US
-        inside = (bucket >= 0) & (bucket < BUCKETS)
-        if not inside.all():
-            self.rows_before += int((bucket < 0).sum())
-            self.rows_after += int((bucket >= BUCKETS).sum())
-            rows, order, bucket = rows.at(inside), order[inside], bucket[inside]
-        if not len(bucket):
-            return
-        self.rows_in += len(bucket)
-        if (bucket[1:] < bucket[:-1]).any():
-            by_bar = bucket.argsort(kind="stable")
-            rows, order, bucket = rows.at(by_bar), order[by_bar], bucket[by_bar]
-        starts = np.flatnonzero(np.append(True, bucket[1:] != bucket[:-1]))
-        parts = _reduce(rows, order, starts)
+    def _fold(self, run: Run) -> None:
+        """Add the trades of a slice to the bars."""
+        parts = _reduce(run)
         if not np.isfinite(parts["value"]).all():
             raise IntegrityError(
                 f"{self._what}: a price or amount is not a number; the file is damaged, fetch it again"
             )
-        self._merge(bucket[starts], parts)
+        self._merge(run.bars, parts)
 
     def _merge(self, at: Ints, parts: _Parts) -> None:
         """Join parts of a slice, each bar once, to what is known of those bars."""
