@@ -6,10 +6,11 @@ percent-encoded, so the codec is injective: `instrument_of(name_of(key)) == key`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date
 from urllib.parse import quote, unquote
 
-from runner.market.names import TIMEFRAMES, book_depth
+from runner.market.names import OPTIONS_CHAIN, TIMEFRAMES, book_depth
 
 RUNS = "_runs"
 _SAFE = ":@+,=!$&'()~*;"
@@ -96,28 +97,83 @@ def book_candles(day: date, depth: int, timeframe: str, key: str) -> str:
     return f"{book_candles_prefix(day, depth, timeframe)}{name_of(key)}.parquet"
 
 
+def option_features_prefix(day: date, timeframe: str) -> str:
+    """Return the prefix under which a day's option features of one timeframe lie.
+
+    >>> option_features_prefix(date(2024, 8, 8), "1m")
+    'option_features/by_date/day-2024-08-08/timeframe-1m/'
+    """
+    return f"option_features/by_date/day-{day}/timeframe-{timeframe}/"
+
+
+def option_features(day: date, timeframe: str, underlying: str) -> str:
+    """Return the key of an underlying's option features; `underlying` is named by `part_key`.
+
+    >>> option_features(date(2024, 8, 8), "1m", "DERIBIT:BTC-USD").rsplit("/", 1)[1]
+    'DERIBIT:BTC-USD.parquet'
+    """
+    return f"{option_features_prefix(day, timeframe)}{name_of(underlying)}.parquet"
+
+
+def part_key(key: str, part: str) -> str:
+    """Return what stands for an instrument key in the names of one part (underlying) of a group's outputs.
+
+    >>> part_key("DERIBIT:OPTION:OPTIONS", "BTC-USD")
+    'DERIBIT:BTC-USD'
+    """
+    return f"{key.split(':', 1)[0]}:{part}"
+
+
+def missing_data_reports(day: date) -> str:
+    """Return the key of a day's report on what is missing.
+
+    >>> missing_data_reports(date(2024, 8, 8))
+    'missing_data_reports/by_date/day-2024-08-08/missing_data.parquet'
+    """
+    return f"missing_data_reports/by_date/day-{day}/missing_data.parquet"
+
+
+def available_tick_data(day: date) -> str:
+    """Return the key of a day's report on what is there.
+
+    >>> available_tick_data(date(2024, 8, 8))
+    'available_tick_data/by_date/day-2024-08-08/available_data.parquet'
+    """
+    return f"available_tick_data/by_date/day-{day}/available_data.parquet"
+
+
 def output_prefixes(day: date, data_type: str) -> tuple[str, ...]:
     """Return the prefixes under which the outputs of a day and data type lie, the ticks' last.
 
-    >>> len(output_prefixes(date(2024, 8, 8), "trades")), len(output_prefixes(date(2024, 8, 8), "quotes"))
-    (8, 1)
+    >>> [len(output_prefixes(date(2024, 8, 8), data_type)) for data_type in ("trades", "options_chain", "quotes")]
+    [8, 8, 1]
     """
     depth = book_depth(data_type)
     derived: list[str] = []
     if data_type == "trades":
         derived = [candles_prefix(day, timeframe) for timeframe in TIMEFRAMES]
+    elif data_type == OPTIONS_CHAIN:
+        derived = [option_features_prefix(day, timeframe) for timeframe in TIMEFRAMES]
     elif depth is not None:
         derived = [book_candles_prefix(day, depth, timeframe) for timeframe in TIMEFRAMES]
     return (*derived, ticks_prefix(day, data_type))
 
 
-def outputs(day: date, data_type: str, key: str) -> tuple[str, ...]:
-    """Return every object that a settled (task, data type) leaves, in the order of their commit: the ticks come last.
+def outputs(day: date, data_type: str, key: str, parts: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return every object that a settled (task, data type) leaves, in the order of their commit: ticks come last.
+
+    With `parts` each of them has its own objects, and the ticks of all parts, in their order, follow everything
+    derived: so the very last object proves all the others.
 
     >>> outputs(date(2024, 8, 8), "quotes", "A:SPOT_PAIR:B-C")
     ('raw_tick_data/by_date/day-2024-08-08/data_type-quotes/A:SPOT_PAIR:B-C.parquet',)
+    >>> found = outputs(date(2024, 8, 8), "options_chain", "DERIBIT:OPTION:OPTIONS", ("BTC-USD", "ETH-USD"))
+    >>> len(found), [path.rsplit("/", 1)[1] for path in found[-2:]]
+    (16, ['DERIBIT:BTC-USD.parquet', 'DERIBIT:ETH-USD.parquet'])
     """
-    return tuple(f"{prefix}{name_of(key)}.parquet" for prefix in output_prefixes(day, data_type))
+    *derived, last = output_prefixes(day, data_type)
+    names = [f"{name_of(part_key(key, part))}.parquet" for part in parts] or [f"{name_of(key)}.parquet"]
+    return tuple(f"{prefix}{name}" for group in (derived, [last]) for name in names for prefix in group)
 
 
 def completeness(day: date, venue: str) -> str:

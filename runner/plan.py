@@ -35,6 +35,7 @@ PLAN_SCHEMA = pa.schema(
         pa.field("contract_size", pa.float64()),
         pa.field("listed_from", pa.date32()),
         pa.field("listed_to", pa.date32()),
+        pa.field("parts", pa.list_(pa.string()), nullable=False),
     ]
 )
 _SOURCE_FIELDS = ("exchange", "symbol", "inverse", "amount_unit", "contract_size", "listed_from", "listed_to")
@@ -50,6 +51,7 @@ FIRST_GUESS_BYTES: Mapping[str, int] = {
     "incremental_book_L2": 40_000_000,
     "derivative_ticker": 1_000_000,
     "liquidations": 10_000,
+    "options_chain": 3_000_000_000,
 }
 
 
@@ -252,6 +254,7 @@ def _row(shard: int, task: Task) -> dict[str, Any]:
         "data_types": list(task.data_types),
         "predicted_bytes": task.predicted_bytes,
         **source,
+        "parts": list(task.parts),
     }
 
 
@@ -264,6 +267,7 @@ def _tasks(table: pa.Table) -> tuple[Task, ...]:
             data_types=tuple(row["data_types"]),
             source=None if row["exchange"] is None else Source(**{name: row[name] for name in _SOURCE_FIELDS}),
             predicted_bytes=row["predicted_bytes"],
+            parts=tuple(row["parts"]),
         )
         for row in table.to_pylist()
     )

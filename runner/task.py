@@ -13,7 +13,10 @@ Fact = str | int | float | bool | None
 class Stage(StrEnum):
     """What a run does to each of its tasks."""
 
+    INSTRUMENTS = "instruments"
+    AVAILABILITY = "availability"
     DOWNLOAD = "download"
+    CANDLES = "candles"
     VALIDATE = "validate"
 
 
@@ -58,7 +61,9 @@ class Source:
 class Task:
     """The smallest unit that is done, recorded and retried: (stage, day, key), with its data types.
 
-    `key` is a canonical instrument key (download) or a venue (validate); `source` is None where no instrument is read.
+    `key` is a canonical instrument key or the reserved key of a group (download, candles), a venue (validate), or `*`
+    for the whole day; `source` is None where nothing is read from Tardis. `parts` are the underlyings that the output
+    is split by, sorted: those of which an option is listed that day (options_chain); empty where it is not split.
     """
 
     stage: Stage
@@ -67,6 +72,7 @@ class Task:
     data_types: tuple[str, ...]
     source: Source | None = None
     predicted_bytes: int = 0
+    parts: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

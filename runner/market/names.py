@@ -25,8 +25,12 @@ DATA_TYPE_NAMES = (
     "incremental_book_L2",
     "derivative_ticker",
     "liquidations",
+    "options_chain",
 )
 """Every data type whose files can be read and stored."""
+
+OPTIONS_CHAIN = "options_chain"
+"""The type that exists for a whole venue alone, and is split by underlying."""
 
 DEFAULT_DATA_TYPES = ("trades", "quotes", "book_snapshot_5")
 

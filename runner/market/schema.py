@@ -141,6 +141,17 @@ _FIELDS: Mapping[str, tuple[_Field, ...]] = {
         mark_price=_NUMBER,
     ),
     "liquidations": _FILL,
+    "options_chain": _same(
+        symbol=_TEXT,
+        type=_TEXT,
+        strike_price=_NUMBER,
+        expiration=TIME,
+        **dict.fromkeys(("open_interest", "last_price", "bid_price", "bid_amount", "bid_iv"), _NUMBER),
+        **dict.fromkeys(("ask_price", "ask_amount", "ask_iv", "mark_price", "mark_iv"), _NUMBER),
+        underlying_index=_TEXT,
+        underlying_price=_NUMBER,
+        **dict.fromkeys(("delta", "gamma", "vega", "theta", "rho"), _NUMBER),
+    ),
 }
 
 
@@ -148,7 +159,7 @@ def _data_type(name: str) -> DataType:
     fields = _same(timestamp=TIME, local_timestamp=TIME) + _FIELDS[name]
     return DataType(
         name=name,
-        csv_columns=("exchange", "symbol", *(csv for csv, _, _ in fields)),
+        csv_columns=("exchange", "symbol", *(csv for csv, _, _ in fields if csv != "symbol")),
         columns=tuple(Column(csv, stored, kind, encoding_of(stored, kind)) for csv, stored, kind in fields),
     )
 

@@ -66,6 +66,27 @@ def test_paths_are_those_of_the_contract() -> None:
     )
     assert layout.instruments(date(987, 1, 2)) == "instrument_availability/by_date/day-0987-01-02/instruments.parquet"
     assert layout.completeness(DAY, "OKX-SWAP") == "completeness/day-2024-08-08/OKX-SWAP.json"
+    assert layout.missing_data_reports(DAY) == "missing_data_reports/by_date/day-2024-08-08/missing_data.parquet"
+    assert layout.available_tick_data(DAY) == "available_tick_data/by_date/day-2024-08-08/available_data.parquet"
+
+
+def test_a_split_type_has_the_objects_of_every_underlying_and_all_ticks_after_everything_derived() -> None:
+    parts = ("BTC-USD", "BTC-USDC")
+    assert layout.outputs(DAY, "options_chain", "DERIBIT:OPTION:OPTIONS", parts) == (
+        *(
+            f"option_features/by_date/day-2024-08-08/timeframe-{timeframe}/DERIBIT:{part}.parquet"
+            for part in parts
+            for timeframe in ("15s", "1m", "5m", "15m", "1h", "4h", "24h")
+        ),
+        "raw_tick_data/by_date/day-2024-08-08/data_type-options_chain/DERIBIT:BTC-USD.parquet",
+        "raw_tick_data/by_date/day-2024-08-08/data_type-options_chain/DERIBIT:BTC-USDC.parquet",
+    )
+
+
+@given(st.lists(nasty, min_size=2, max_size=5, unique=True))
+def test_two_underlyings_never_share_a_file(parts: list[str]) -> None:
+    found = layout.outputs(DAY, "options_chain", "DERIBIT:OPTION:OPTIONS", parts)
+    assert len(set(found)) == len(parts) * 8
 
 
 @pytest.mark.parametrize("data_type", DATA_TYPE_NAMES)
@@ -76,6 +97,7 @@ def test_ticks_are_the_last_output_and_candles_come_at_every_timeframe(data_type
         "trades": [layout.candles(DAY, tf, KEY) for tf in TIMEFRAMES],
         "book_snapshot_5": [layout.book_candles(DAY, 5, tf, KEY) for tf in TIMEFRAMES],
         "book_snapshot_25": [layout.book_candles(DAY, 25, tf, KEY) for tf in TIMEFRAMES],
+        "options_chain": [layout.option_features(DAY, tf, KEY) for tf in TIMEFRAMES],
     }
     assert list(outputs[:-1]) == derived.get(data_type, [])
     assert len(set(outputs)) == len(outputs)

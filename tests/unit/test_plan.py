@@ -38,6 +38,7 @@ tasks = st.builds(
     data_types=st.lists(names, max_size=3).map(tuple),
     source=st.none() | sources,
     predicted_bytes=st.integers(0, 2**62),
+    parts=st.lists(names, max_size=3).map(tuple),
 )
 sizes = st.lists(st.integers(0, 1000), max_size=40)
 

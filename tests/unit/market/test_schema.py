@@ -35,6 +35,9 @@ HEADERS = {
     "derivative_ticker": "exchange,symbol,timestamp,local_timestamp,funding_timestamp,funding_rate,"
     "predicted_funding_rate,open_interest,last_price,index_price,mark_price",
     "liquidations": "exchange,symbol,timestamp,local_timestamp,id,side,price,amount",
+    "options_chain": "exchange,symbol,timestamp,local_timestamp,type,strike_price,expiration,open_interest,last_price,"
+    "bid_price,bid_amount,bid_iv,ask_price,ask_amount,ask_iv,mark_price,mark_iv,underlying_index,underlying_price,"
+    "delta,gamma,vega,theta,rho",
 }
 
 
@@ -64,6 +67,19 @@ def test_ticks_of_trades_have_these_columns_and_types() -> None:
     assert DATA_TYPES["trades"].ticks == pa.schema([*columns, ("price", pa.float64()), ("amount", pa.float64())])
 
 
+OPTIONS_CHAIN_COLUMNS = """
+timestamp local_timestamp symbol type strike_price expiration open_interest last_price bid_price bid_amount bid_iv
+ask_price ask_amount ask_iv mark_price mark_iv underlying_index underlying_price delta gamma vega theta rho
+"""
+
+
+def test_options_chain_keeps_the_symbol_of_each_row_and_words_beside_numbers() -> None:
+    schema = DATA_TYPES["options_chain"].ticks
+    assert schema.names == OPTIONS_CHAIN_COLUMNS.split()
+    others = {"timestamp", "local_timestamp", "expiration", "symbol", "type", "underlying_index"}
+    assert {field.name for field in schema if field.type != pa.float64()} == others
+
+
 @pytest.mark.parametrize(("name", "depth"), [("book_snapshot_5", 5), ("book_snapshot_25", 25)])
 def test_book_levels_are_counted_from_one_and_each_goes_ask_then_bid(name: str, depth: int) -> None:
     expected = ["timestamp", "local_timestamp"]
@@ -75,7 +91,7 @@ def test_book_levels_are_counted_from_one_and_each_goes_ask_then_bid(name: str, 
 
 def test_every_stored_column_names_its_column_of_the_file() -> None:
     for data_type in DATA_TYPES.values():
-        assert tuple(column.csv for column in data_type.columns) == data_type.csv_columns[2:]
+        assert tuple(c.csv for c in data_type.columns if c.csv != "symbol") == data_type.csv_columns[2:]
     pairs = {column.csv: column.name for column in DATA_TYPES["book_snapshot_5"].columns}
     assert (pairs["asks[0].price"], pairs["bids[4].amount"]) == ("ask_price_1", "bid_volume_5")
 

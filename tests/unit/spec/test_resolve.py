@@ -152,7 +152,7 @@ def test_without_a_store_the_three_places_to_name_one_are_told(tmp_path: Path) -
         ("select", "fialed", ("--select", "did you mean failed?")),
         ("backend", "kubernets", ("--backend", "valid: local")),
         ("stage", "downlod", ("STAGE downlod", "did you mean download?")),
-        ("stage", "candle-processing", ("no stage is called candles",)),
+        ("stage", "mft-processing", ("no stage is called mft",)),
         ("store", "s3://bucket", ("--store s3://bucket", "unknown scheme")),
         ("store", "bucket/prefix", ("has no scheme", "gs://")),
         ("store", "gs://Bad_Bucket", ("bucket name",)),
