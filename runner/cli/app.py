@@ -67,8 +67,9 @@ def load(name: str) -> Any:
     program = _typer()
     if entry.is_group:
         program.callback(help=entry.help)(_group)
+    epilogs: Mapping[str, str] = getattr(module, "EPILOGS", {})
     for function in entry.functions:
-        program.command(function if entry.is_group else name)(getattr(module, function))
+        program.command(function if entry.is_group else name, epilog=epilogs.get(function))(getattr(module, function))
     return get_command(program)
 
 

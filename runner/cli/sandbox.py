@@ -11,12 +11,22 @@ import typer
 
 from runner.cli.output import emit, say
 from runner.errors import Exit
+from runner.sandbox.corrupt import CORRUPTIONS
+from runner.sandbox.faults import OF_SOURCES
 from runner.sandbox.gcs import Options as BucketOptions
 from runner.sandbox.gcs import serve as serve_buckets
 from runner.sandbox.tardis import Options, serve
 
 Host = Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")]
 Seconds = Annotated[float, typer.Option("--lock-ttl", metavar="SECONDS", help="How long an address holds a key.")]
+
+_EXAMPLE = '[{"path": "*/trades/2024/08/08/*", "fault": "corrupt", "kind": "torn_row", "count": 2}]'
+# Click takes a paragraph that begins with a backspace character as it stands.
+EPILOGS = {
+    "tardis": f"Faults, set by POST to the control's /faults, e.g. {_EXAMPLE}: {', '.join(sorted(OF_SOURCES))}. "
+    "Kinds of corrupt:\n\n\b\n" + "\n".join(f"  {kind:<16} {what}" for kind, what in CORRUPTIONS.items())
+}
+"""What the help of a command ends with."""
 
 
 def tardis(  # noqa: PLR0913 one parameter an option
@@ -30,6 +40,7 @@ def tardis(  # noqa: PLR0913 one parameter an option
     lock_ttl: Seconds = 900.0,
     time_factor: Annotated[float, typer.Option(help="Sandbox seconds that pass in a real one.")] = 1.0,
     redirect: Annotated[bool, typer.Option("--redirect", help="Send day files from a second origin.")] = False,
+    checksums: Annotated[bool, typer.Option(help="Send x-md5 with day files.")] = True,
 ) -> int:
     """Serve day files and catalogue as Tardis does, on loopback, until Ctrl-C or SIGTERM."""
     options = Options(
@@ -42,6 +53,7 @@ def tardis(  # noqa: PLR0913 one parameter an option
         lock_ttl_s=lock_ttl,
         time_factor=time_factor,
         redirect=redirect,
+        checksums=checksums,
     )
     with serve(options) as server:
         return _until_stopped(

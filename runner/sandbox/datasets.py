@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
@@ -52,11 +52,12 @@ class DayFiles(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Datasets:
-    """Day files."""
+    """Day files; not every plan of the source has `checksums` (x-md5) with them."""
 
     access: Access
     catalogue: Catalogue
     generated: DayFiles
+    checksums: bool = True
 
     def answer(self, request: Request, wanted: DayPath) -> Reply:
         """Answer a request for a day file."""
@@ -88,11 +89,10 @@ class Datasets:
     def _file(self, exchange: str, data_type: str, day: date, symbol: str) -> Reply:
         path = self.catalogue.file(exchange, data_type, day, symbol)
         path = path or self.generated.path(exchange, data_type, day, symbol)
-        if path is not None:
-            return csv_file(path)
-        if self.catalogue.has_hole(exchange, data_type, day, symbol):
+        if path is None and self.catalogue.has_hole(exchange, data_type, day, symbol):
             return not_found()
-        return csv_reply(Content(EMPTY_GZIP))
+        reply = csv_reply(Content(EMPTY_GZIP)) if path is None else csv_file(path)
+        return reply if self.checksums else replace(reply, headers={"Content-Type": reply.headers["Content-Type"]})
 
 
 def _refuse_day(wanted: DayPath, offered: Offered) -> Reply | None:

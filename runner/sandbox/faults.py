@@ -10,9 +10,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from runner.errors import SpecError
+from runner.sandbox.corrupt import CORRUPTIONS
 
 FRAMINGS = ("content-length", "chunked", "close")
-CORRUPTIONS = ("gzip_trailer", "html", "trailing_garbage", "truncated_gzip", "wrong_md5")
 
 _COMMON = {"path", "fault", "count", "probability", "seed"}
 # The fields each fault takes beside the common ones.

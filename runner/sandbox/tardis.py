@@ -38,7 +38,7 @@ class Options:
     `data` holds `{exchange}/{data_type}/{YYYY}/{MM}/{DD}/{SYMBOL}.csv.gz` and optionally `exchanges/{exchange}.json`.
     `generate` is the path of a JSON specification, or its content. Generated days are kept in `cache`, by default in
     a directory that ends with the server. Durations are sandbox seconds, of which `time_factor` pass in a real one.
-    `redirect` sends day files from a second origin. Port 0 is any free one.
+    `redirect` sends day files from a second origin, `checksums` with x-md5. Port 0 is any free one.
     """
 
     data: Path | None = None
@@ -52,6 +52,7 @@ class Options:
     lock_ttl_s: float = 900.0
     time_factor: float = 1.0
     redirect: bool = False
+    checksums: bool = True
     signature_ttl_s: float = 300.0
 
 
@@ -104,7 +105,7 @@ class Server:
         self._ports: list[Port] = []
         try:
             store = self._listen(options.bucket_port, App(self._state, bucket.answer, bucket.label, egress.address))
-            datasets, api = Datasets(access, catalogue, generated), Api(access, catalogue, clock)
+            datasets, api = Datasets(access, catalogue, generated, options.checksums), Api(access, catalogue, clock)
             site = _Site(options, datasets, api, bucket, store.number)
             front = App(self._state, site.answer, lambda request: request.path, egress.address, site.moved)
             self._front = self._listen(options.port, front)

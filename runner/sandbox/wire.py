@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import socket
@@ -12,8 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler
 
+from runner.sandbox.corrupt import BODIES
 from runner.sandbox.faults import Fault
-from runner.sandbox.replies import Body, Content, File, Reply, md5
+from runner.sandbox.replies import Body, Content, Reply
 from runner.sandbox.stats import Ticket
 
 _POLL_S = 0.02
@@ -23,9 +23,7 @@ _FORBIDDEN = json.dumps(
 )
 # Slow bodies leave in this many pieces a second.
 _PIECES_PER_S = 20
-_HTML = (
-    b"<!DOCTYPE html>\n<html><head><title>Just a moment...</title></head><body>Checking your browser</body></html>\n"
-)
+_HEAD_BYTE_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,47 +179,34 @@ def _cut(wire: Wire, reply: Reply, fault: Fault) -> None:
 
 
 def _corrupt(wire: Wire, reply: Reply, fault: Fault) -> None:
-    _whole(wire, _CORRUPTIONS[fault.kind](reply))
+    carry_out = _ANSWERS.get(fault.kind)
+    if carry_out is None:
+        return _whole(wire, BODIES[fault.kind].spoil(reply))
+    return carry_out(wire, reply, fault)
 
 
-def _with_body(reply: Reply, body: Body) -> Reply:
-    """Return a reply whose checksum fits its changed body, so that only a look at the content finds the fault."""
-    return replace(reply, body=body, headers={**reply.headers, "x-md5": f'"{md5(body)}"'})
+def _hang_up(wire: Wire, _reply: Reply, _fault: Fault) -> None:
+    wire.drop()
 
 
-def _bad_trailer(reply: Reply) -> Reply:
-    size = reply.body.size
-    tail = b"".join(reply.body.chunks(max(0, size - 8), size))
-    # The first four of the last eight bytes are the CRC of the content.
-    flipped = bytes(byte ^ 0xFF for byte in tail[:4]) + tail[4:]
-    if isinstance(reply.body, File):
-        return _with_body(reply, replace(reply.body, tail=flipped))
-    return _with_body(reply, Content(b"".join(reply.body.chunks(0, max(0, size - 8))) + flipped))
+def _silence(wire: Wire, _reply: Reply, fault: Fault) -> None:
+    wire.pause(fault, None)
+    wire.drop()
 
 
-def _html(reply: Reply) -> Reply:
-    return Reply(reply.status, {"Content-Type": "text/html; charset=UTF-8"}, Content(_HTML))
+def _slow_head(wire: Wire, reply: Reply, fault: Fault) -> None:
+    wire.ticket.answer(reply.status)
+    for byte in f"HTTP/1.1 {reply.status} OK\r\nContent-Type: text/csv\r\nContent-Length: {reply.body.size}\r\n\r\n":
+        wire.http.wfile.write(byte.encode())
+        if not wire.pause(fault, _HEAD_BYTE_S):
+            return wire.drop()
+    return wire.ending(reply.body, 0, completed=True)
 
 
-def _trailing_garbage(reply: Reply) -> Reply:
-    return _with_body(reply, Content(b"".join(reply.body.chunks(0, reply.body.size)) + b"\x00garbage"))
-
-
-def _truncated(reply: Reply) -> Reply:
-    return _with_body(reply, Content(b"".join(reply.body.chunks(0, reply.body.size * 2 // 3))))
-
-
-def _wrong_md5(reply: Reply) -> Reply:
-    wrong = hashlib.md5(b"another file", usedforsecurity=False).hexdigest()
-    return replace(reply, headers={**reply.headers, "x-md5": f'"{wrong}"'})
-
-
-_CORRUPTIONS: Mapping[str, Callable[[Reply], Reply]] = {
-    "gzip_trailer": _bad_trailer,
-    "html": _html,
-    "trailing_garbage": _trailing_garbage,
-    "truncated_gzip": _truncated,
-    "wrong_md5": _wrong_md5,
+_ANSWERS: Mapping[str, Callable[[Wire, Reply, Fault], None]] = {
+    "hang_up": _hang_up,
+    "silence": _silence,
+    "slow_head": _slow_head,
 }
 
 
