@@ -31,6 +31,7 @@ from runner.market.schema import (
     book_depth,
     writer_options,
 )
+from runner.stages.oddities import Oddities
 from runner.tardis import csv
 from runner.task import Outcome, Source, Task
 
@@ -56,12 +57,16 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Ticks:
-    """A tick file ready to commit: its path and span, the facts that go with the object, derived tables by key."""
+    """A tick file ready to commit: its path and span, the facts that go with the object, derived tables by key.
+
+    `oddities` counts what is strange in it.
+    """
 
     path: Path
     span: Span
     metadata: Mapping[str, str]
     candles: Mapping[str, pa.Table] = field(default_factory=dict)
+    oddities: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +131,17 @@ class Conversion:
         self._begin()
         source, data_type = self._subject.source, DATA_TYPES[self._subject.data_type]
         self._writer = pq.ParquetWriter(self._path, self._schema, **writer_options(self._schema))
-        for group in _row_groups(csv.read(chunks, data_type, exchange=source.exchange, symbol=source.symbol)):
+        day = self._subject.task.day
+        batches = csv.read(chunks, data_type, exchange=source.exchange, symbol=source.symbol, day=day)
+        for group in _row_groups(batches):
+            self._oddities.add(group)
             self._writer.write_table(group, row_group_size=TICK_ROW_GROUP)
             self._digest.update(group)
             self._span.add(group)
             if self._sums is not None:
                 for batch in group.to_batches():
                     self._sums.add(batch)
+        self._oddities.check()
 
     def finish(self, source_md5: str, source_bytes: int) -> Ticks:
         """Close the file with its facts in the footer; return it with its candles."""
@@ -149,10 +158,10 @@ class Conversion:
         candles = _candles(self._sums, self._subject, self._path)
         if self._sums is not None and (counted := _counted(self._sums)) != self._span.rows:
             raise ValueError(f"candles of {self._subject.origin} saw {counted} rows of {self._span.rows}")
-        return Ticks(self._path, self._span, metadata, candles)
+        return Ticks(self._path, self._span, metadata, candles, self._oddities.facts())
 
     def _begin(self) -> None:
-        self._digest, self._span = Digest(self._schema), Span()
+        self._digest, self._span, self._oddities = Digest(self._schema), Span(), Oddities(self._subject.task.day)
         self._sums = _accumulator(self._subject)
 
 

@@ -25,7 +25,7 @@ def run(task: Task, data_type: str, tools: Tools) -> Entry:
     if task.source is None:
         raise ConfigError(f"{task.id}: the plan names no source for this task; submit the request anew")
     started = time.monotonic()
-    if tools.mode is Mode.KEEP and (twin := outputs.made_since(tools.store, task, data_type)) is not None:
+    if tools.mode is Mode.KEEP and (twin := outputs.made_since(tools.store, task, data_type)):
         return outputs.entry(task, data_type, twin, kept=True, written=False)
     subject = Subject(task, data_type, task.source)
     path = tools.scratch / f"{task.day}-{data_type}-{layout.name_of(task.key)}.parquet"
@@ -76,6 +76,7 @@ def _commit(subject: Subject, ticks: Ticks, tools: Tools) -> dict[str, Fact]:
         "digest": ticks.metadata["digest"],
         "generation": committed.info.generation,
         "written": committed.written,
+        **ticks.oddities,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv as plain_csv
 import gzip
 import io
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -237,6 +237,25 @@ def test_a_wrong_row_is_named_by_its_line(before, row, why):
     with pytest.raises(IntegrityError, match=rf"^line {before + 2}: .*{why}") as caught:
         read_text(text, block_bytes=10_000)
     assert "\n" not in str(caught.value)
+
+
+DAY_US = 86_400_000_000
+MIDNIGHT_US = 1723075200000000  # 2024-08-08T00:00:00Z
+
+
+@pytest.mark.parametrize("arrival_us", [MIDNIGHT_US - DAY_US, MIDNIGHT_US + 2 * DAY_US - 1])
+def test_a_row_may_have_arrived_a_day_off_and_its_exchange_time_may_be_any(arrival_us):
+    row = changed("local_timestamp", str(arrival_us)).replace(str(T), str(T - 400 * DAY_US), 1)
+    table = read_text(TRADES + row, day=date(2024, 8, 8))
+    assert table["local_timestamp"].cast(pa.int64()).to_pylist() == [arrival_us]
+
+
+@pytest.mark.parametrize("arrival_us", [MIDNIGHT_US - DAY_US - 1, MIDNIGHT_US + 2 * DAY_US])
+def test_a_row_that_arrived_more_than_a_day_off_is_refused(arrival_us):
+    row = changed("local_timestamp", str(arrival_us))
+    assert read_text(TRADES + row).num_rows == 1, "no day, no judgement"
+    with pytest.raises(IntegrityError, match="line 3: local_timestamp is more than a day off 2024-08-08"):
+        read_text(TRADES + GOOD + row + GOOD, day=date(2024, 8, 8))
 
 
 @pytest.mark.parametrize(
