@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import date
 from urllib.parse import quote, unquote
 
-from runner.market.names import OPTIONS_CHAIN, TIMEFRAMES, book_depth
+from runner.market.names import OPTIONS_CHAIN, TIMEFRAMES, book_depth, is_group
 
 RUNS = "_runs"
 _SAFE = ":@+,=!$&'()~*;"
@@ -162,8 +162,8 @@ def output_prefixes(day: date, data_type: str) -> tuple[str, ...]:
 def outputs(day: date, data_type: str, key: str, parts: Sequence[str] = ()) -> tuple[str, ...]:
     """Return every object that a settled (task, data type) leaves, in the order of their commit: ticks come last.
 
-    With `parts` each of them has its own objects, and the ticks of all parts, in their order, follow everything
-    derived: so the very last object proves all the others.
+    Options chains have objects for each of `parts`, and the ticks of all parts, in their order, follow everything
+    derived: so the very last object proves all the others. No candles come of a group's file.
 
     >>> outputs(date(2024, 8, 8), "quotes", "A:SPOT_PAIR:B-C")
     ('raw_tick_data/by_date/day-2024-08-08/data_type-quotes/A:SPOT_PAIR:B-C.parquet',)
@@ -172,7 +172,11 @@ def outputs(day: date, data_type: str, key: str, parts: Sequence[str] = ()) -> t
     (16, ['DERIBIT:BTC-USD.parquet', 'DERIBIT:ETH-USD.parquet'])
     """
     *derived, last = output_prefixes(day, data_type)
-    names = [f"{name_of(part_key(key, part))}.parquet" for part in parts] or [f"{name_of(key)}.parquet"]
+    names = [f"{name_of(key)}.parquet"]
+    if data_type == OPTIONS_CHAIN:
+        names = [f"{name_of(part_key(key, part))}.parquet" for part in parts] or names
+    elif is_group(key):
+        derived = []
     return tuple(f"{prefix}{name}" for group in (derived, [last]) for name in names for prefix in group)
 
 

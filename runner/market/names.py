@@ -29,6 +29,11 @@ DATA_TYPE_NAMES = (
 )
 """Every data type whose files can be read and stored."""
 
+GROUPS: Mapping[str, str] = MappingProxyType(
+    {"SPOT": "SPOT_PAIR", "PERPETUALS": "PERPETUAL", "FUTURES": "FUTURE", "OPTIONS": "OPTION"}
+)
+"""Tardis's symbols for files that hold the rows of every symbol of a type, with the TYPE of our keys."""
+
 OPTIONS_CHAIN = "options_chain"
 """The type that exists for a whole venue alone, and is split by underlying."""
 
@@ -44,3 +49,12 @@ def book_depth(data_type: str) -> int | None:
     (25, None)
     """
     return _BOOK_DEPTHS.get(data_type)
+
+
+def is_group(key: str) -> bool:
+    """Tell whether a key is the reserved one of a grouped file.
+
+    >>> is_group("DERIBIT:OPTION:OPTIONS"), is_group("DERIBIT:PERPETUAL:BTC-USD")
+    (True, False)
+    """
+    return key.rsplit(":", 1)[-1] in GROUPS

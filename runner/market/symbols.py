@@ -10,17 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 from runner.errors import NotFoundError
 from runner.market import grammar, reference
 from runner.market.grammar import FUTURE, OPTION, PERPETUAL, SPOT_PAIR, UnreadableError
+from runner.market.names import GROUPS
 from runner.market.terms import Terms
 from runner.task import Source
 
 INSTRUMENT_TYPES = (SPOT_PAIR, PERPETUAL, FUTURE, OPTION)
 """The TYPEs of keys."""
 
-GROUPED = ("SPOT", "PERPETUALS", "FUTURES", "OPTIONS", "COMBOS")
+GROUPED = (*GROUPS, "COMBOS")
 """Tardis's ids of files that hold every symbol of a type: never instruments."""
 
 _DAY = timedelta(days=1)
@@ -254,7 +256,27 @@ def tardis_symbol(key: str) -> tuple[str, str]:
         raise NotFoundError(f"{key!r} is not an instrument key: {e}; keys are VENUE:TYPE:SYMBOL") from e
 
 
-def selects(pattern: str, instrument: Instrument) -> bool:
+class Named(Protocol):
+    """What a selector looks at: an instrument, or a group under its reserved key."""
+
+    @property
+    def instrument_key(self) -> str:
+        """The key, or a reserved one."""
+
+    @property
+    def venue(self) -> str:
+        """Our name of the venue."""
+
+    @property
+    def tardis_exchange(self) -> str:
+        """Tardis's id of the venue."""
+
+    @property
+    def tardis_symbol(self) -> str:
+        """Tardis's symbol."""
+
+
+def selects(pattern: str, instrument: Named) -> bool:
     """Tell whether one selector means an instrument, in any case.
 
     A selector is a key or a glob on keys, where the venue may be its Tardis id and the type PERP; a Tardis symbol or

@@ -9,6 +9,8 @@ from datetime import date, timedelta
 from itertools import groupby
 
 from runner.errors import NotFoundError
+from runner.market.groups import Group
+from runner.market.names import OPTIONS_CHAIN
 from runner.market.symbols import Instrument, exchange_of, selects
 from runner.spec import RunSpec
 from runner.stages.instruments import InstrumentTable, instrument_tables
@@ -48,7 +50,10 @@ def days_of(spec: RunSpec, tardis: Tardis) -> tuple[date, ...]:
 def expect(spec: RunSpec, store: Store, tardis: Tardis, days: Iterable[date]) -> Iterator[Day]:
     """Yield what is expected of each day. Writes a day's instrument table when it is missing."""
     for day, table in instrument_tables(store, tardis, days):
-        yield Day(day, table, tuple(tasks_of(selected(spec, table.rows), spec.data_types, day)))
+        rows = tuple(selected(spec, table.rows))
+        taken = {group.instrument_key for group in table.groups if _takes(spec, group, rows)}
+        grouped = (task for task in group_tasks(table, spec.data_types) if task.key in taken)
+        yield Day(day, table, (*tasks_of(rows, spec.data_types, day), *grouped))
 
 
 def selected(spec: RunSpec, rows: Iterable[Instrument]) -> Iterator[Instrument]:
@@ -65,6 +70,42 @@ def selected(spec: RunSpec, rows: Iterable[Instrument]) -> Iterator[Instrument]:
         yield from (row for n, row in enumerate(group) if spec.max_instruments is None or n < spec.max_instruments)
 
 
+def _takes(spec: RunSpec, group: Group, rows: Iterable[Instrument]) -> bool:
+    """Tell whether a request means a group: by its venue and type, and by the group's name or that of any member."""
+    if group.venue not in spec.venues or (spec.instrument_types and group.instrument_type not in spec.instrument_types):
+        return False
+    named = not spec.instruments or any(selects(pattern, group) for pattern in spec.instruments)
+    return named or any((row.venue, row.instrument_type) == (group.venue, group.instrument_type) for row in rows)
+
+
+def group_tasks(table: InstrumentTable, data_types: Iterable[str]) -> Iterator[Task]:
+    """Yield a download task for each group that offers data types which no member offers that day, with those.
+
+    Where a member offers a type, the members' own files hold the rows of the group's.
+    """
+    members = {(row.venue, row.instrument_type, row.data_types) for row in table.rows}
+    own = {(venue, kind, data_type) for venue, kind, offered in members for data_type in offered}
+    wanted = tuple(data_types)
+    for group in table.groups:
+        held = {data_type for venue, kind, data_type in own if (venue, kind) == (group.venue, group.instrument_type)}
+        if types := tuple(t for t in wanted if t in group.data_types and t not in held):
+            parts = underlyings(table, group) if OPTIONS_CHAIN in types else ()
+            yield Task(Stage.DOWNLOAD, table.day, group.instrument_key, types, group.source, parts=parts)
+
+
+def underlyings(table: InstrumentTable, group: Group) -> tuple[str, ...]:
+    """Return the underlyings of which the group has a member that day, sorted: what its file is split by."""
+    here = (group.venue, group.instrument_type)
+    found = {row.underlying for row in table.rows if (row.venue, row.instrument_type) == here and row.underlying}
+    return tuple(sorted(found))
+
+
+def offered(table: InstrumentTable, data_type: str, venue: str) -> Iterator[Task]:
+    """Yield the download task of everything of a venue that offers a data type that day, whatever is requested."""
+    yield from tasks_of((row for row in table.rows if row.venue == venue), (data_type,), table.day)
+    yield from (task for task in group_tasks(table, (data_type,)) if task.key.startswith(f"{venue}:"))
+
+
 def tasks_of(rows: Iterable[Instrument], data_types: Iterable[str], day: date) -> Iterator[Task]:
     """Yield a download task for each instrument that offers any of the data types, with those it offers."""
     wanted = tuple(data_types)
@@ -74,8 +115,8 @@ def tasks_of(rows: Iterable[Instrument], data_types: Iterable[str], day: date) -
 
 
 def venue_tasks(day: Day, spec: RunSpec) -> Iterator[Task]:
-    """Yield a validate task for each venue of the request that lists any instrument that day."""
-    listed = {row.venue for row in day.table.rows}
+    """Yield a validate task for each venue of the request that lists any instrument or group that day."""
+    listed = {row.venue for row in day.table.rows} | {group.venue for group in day.table.groups}
     for venue in spec.venues:
         if venue in listed:
             yield Task(Stage.VALIDATE, day.day, venue, spec.data_types)

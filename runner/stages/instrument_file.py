@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import astuple, dataclass, fields, replace
-from datetime import UTC, date
-from functools import cached_property
+from dataclasses import asdict, astuple, dataclass, replace
+from datetime import UTC, date, datetime, timedelta
+from functools import cached_property, lru_cache
+from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from runner.errors import ConflictError
 from runner.market.digest import Digest
+from runner.market.groups import Group
 from runner.market.names import SCHEMA_VERSION
 from runner.market.symbols import Instrument, Unparsed
 
@@ -56,10 +60,17 @@ SCHEMA: pa.Schema = pa.schema(
 )
 """One row per instrument, by key. Columns are the fields of `market.symbols.Instrument`, which says what they mean."""
 
+_VALUES = attrgetter(*SCHEMA.names)
+_TIMES = tuple(field.name for field in SCHEMA if field.type == _TIME)
+_TYPES = SCHEMA.get_field_index("data_types")
+_COMMA = ","
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_INSTRUMENTS_KEPT = 1 << 16
+
 
 @dataclass(frozen=True)
 class InstrumentTable:
-    """The instruments listed on a day, by key, and symbols listed then that have no key.
+    """The instruments listed on a day, by key, symbols listed then that have no key, and grouped files offered then.
 
     `exported_until` has the exchanges that the table was made from, each with the first day that it had not exported
     at the time: a later day, or this one, is provisional.
@@ -69,24 +80,33 @@ class InstrumentTable:
     rows: tuple[Instrument, ...]
     exported_until: Mapping[str, date]
     unparsed: tuple[Unparsed, ...] = ()
+    groups: tuple[Group, ...] = ()
+
+    @cached_property
+    def arrow(self) -> pa.Table:
+        """Return the rows as columns of SCHEMA."""
+        columns = zip(*map(_VALUES, self.rows), strict=True) if self.rows else ([] for _ in SCHEMA)
+        return pa.table([pa.array(c, kind) for c, kind in zip(columns, SCHEMA.types, strict=True)], schema=SCHEMA)
 
     @cached_property
     def digest(self) -> str:
-        """Return the digest of the rows, whatever file they are in."""
+        """Return the digest of the rows and groups, whatever file they are in."""
         digest = Digest(SCHEMA)
-        digest.update(_arrow(self.rows))
-        return digest.hexdigest()
+        digest.update(self.arrow)
+        return hashlib.sha256(f"{digest.hexdigest()} {_groups_text(self.groups)}".encode()).hexdigest()
 
     def updated(self, newer: InstrumentTable) -> InstrumentTable:
         """Return this table with the exchanges of a newer one replaced, or added, by what that says of them."""
         ours, theirs = self.rows, newer.rows
         kept = tuple(row for row in ours if row.tardis_exchange not in newer.exported_until)
         reported = tuple(row for row in self.unparsed if row.exchange not in newer.exported_until)
+        groups = tuple(group for group in self.groups if group.tardis_exchange not in newer.exported_until)
         return replace(
             self,
             rows=tuple(sorted(kept + theirs, key=lambda row: row.instrument_key)),
             exported_until=dict(sorted({**self.exported_until, **newer.exported_until}.items())),
             unparsed=tuple(sorted(reported + newer.unparsed, key=lambda row: (row.exchange, row.symbol))),
+            groups=tuple(sorted(groups + newer.groups, key=lambda group: group.instrument_key)),
         )
 
 
@@ -105,7 +125,8 @@ def object_metadata(table: InstrumentTable) -> dict[str, str]:
 def table_bytes(table: InstrumentTable) -> bytes:
     """Return the Parquet file of a table; equal tables give equal bytes with one version of the library."""
     reported = json.dumps([astuple(row) for row in table.unparsed])
-    rows = _arrow(table.rows).replace_schema_metadata({**object_metadata(table), "unparsed": reported})
+    facts = {**object_metadata(table), "unparsed": reported, "groups": _groups_text(table.groups)}
+    rows = table.arrow.replace_schema_metadata(facts)
     sink = io.BytesIO()
     pq.write_table(rows, sink, compression="zstd", compression_level=1)
     return sink.getvalue()
@@ -118,24 +139,45 @@ def read_table(body: bytes, where: str) -> InstrumentTable:
         rows = pq.ParquetFile(pa.BufferReader(body)).read(use_threads=False)
         metadata = {name.decode(): text.decode() for name, text in (rows.schema.metadata or {}).items()}
         until = {exchange: date.fromisoformat(day) for exchange, day in json.loads(metadata["exported_until"]).items()}
+        groups = json.loads(metadata.get("groups", "null"))
         return InstrumentTable(
             day=date.fromisoformat(metadata["day"]),
-            rows=tuple(_instrument(row) for row in rows.cast(SCHEMA).to_pylist()),
-            exported_until=until,
+            rows=_instruments(rows.cast(SCHEMA)),
+            # A table from before groups were kept is made anew.
+            exported_until={} if groups is None else until,
             unparsed=tuple(Unparsed(*row) for row in json.loads(metadata["unparsed"])),
+            groups=tuple(_group(item) for item in groups or ()),
         )
     except (pa.ArrowException, KeyError, TypeError, ValueError) as e:
         raise ConflictError(f"{where} is no instrument table of this program ({e}); move it away and run again") from e
 
 
-def _arrow(rows: tuple[Instrument, ...]) -> pa.Table:
-    columns = [[getattr(row, name) for row in rows] for name in SCHEMA.names]
-    return pa.table([pa.array(values, kind) for values, kind in zip(columns, SCHEMA.types, strict=True)], schema=SCHEMA)
+def _groups_text(groups: tuple[Group, ...]) -> str:
+    return json.dumps([{**asdict(g), "instrument_type": g.instrument_type} for g in groups], default=str)
 
 
-def _instrument(row: Mapping[str, Any]) -> Instrument:
-    values = {f.name: row[f.name] for f in fields(Instrument)}
-    times = {
-        n: values[n].astimezone(UTC) for n in ("available_from", "available_to", "expiry") if values[n] is not None
-    }
-    return Instrument(**{**values, **times, "data_types": tuple(values["data_types"])})
+def _group(item: Mapping[str, Any]) -> Group:
+    since, to = item["available_from"], item["available_to"]
+    return Group(
+        tardis_exchange=item["tardis_exchange"],
+        tardis_symbol=item["tardis_symbol"],
+        data_types=tuple(item["data_types"]),
+        available_from=datetime.fromisoformat(since),
+        available_to=None if to is None else datetime.fromisoformat(to),
+    )
+
+
+def _instruments(rows: pa.Table) -> tuple[Instrument, ...]:
+    # Times as numbers and types as one text: both are cheap to hand over and to hash, which is what most rows end with.
+    rows = rows.set_column(_TYPES, "data_types", pc.binary_join(rows.column("data_types"), _COMMA))
+    numbers = (column.cast(pa.int64()) if column.type == _TIME else column for column in rows.columns)
+    return tuple(map(_instrument, *(column.to_pylist() for column in numbers)))
+
+
+@lru_cache(maxsize=_INSTRUMENTS_KEPT)
+def _instrument(*row: Any) -> Instrument:
+    """Return the instrument of a row; equal rows, as most of any two days are, give one object."""
+    values = dict(zip(SCHEMA.names, row, strict=True))
+    times = {n: _EPOCH + timedelta(microseconds=values[n]) for n in _TIMES if values[n] is not None}
+    types = values["data_types"].split(_COMMA) if values["data_types"] else ()
+    return Instrument(**{**values, **times, "data_types": tuple(types)})

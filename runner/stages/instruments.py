@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from runner import layout
 from runner.errors import ConfigError, ConflictError, NotFoundError, PreconditionError, SourceError
+from runner.market.groups import Group
+from runner.market.names import GROUPS
 from runner.market.symbols import VENUES, Availability, Instrument, Unparsed, is_instrument, parse_symbol
 from runner.stages.instrument_file import InstrumentTable, object_metadata, read_table, table_bytes
 from runner.store import ABSENT, Store
@@ -86,6 +88,7 @@ def build_table(catalogues: Iterable[Catalogue], day: date) -> InstrumentTable:
         rows=rows,
         exported_until={c.exchange: c.exported_days_until for c in sorted(catalogues, key=lambda c: c.exchange)},
         unparsed=tuple(sorted((r for r in found if isinstance(r, Unparsed)), key=lambda r: (r.exchange, r.symbol))),
+        groups=tuple(sorted((g for c in catalogues for g in _groups(c, day)), key=lambda g: g.instrument_key)),
     )
 
 
@@ -161,6 +164,13 @@ def _listed(catalogue: Catalogue, day: date) -> Iterator[Instrument | Unparsed]:
         found = parse_symbol(catalogue.exchange, symbol.id, symbol.type, availability=availability, day=day)
         if isinstance(found, Unparsed) or found.listed_on(day):
             yield found
+
+
+def _groups(catalogue: Catalogue, day: date) -> Iterator[Group]:
+    for symbol in catalogue.symbols:
+        if symbol.id in GROUPS and symbol.offered_on(day):
+            since, to = symbol.available_since, symbol.available_to
+            yield Group(catalogue.exchange, symbol.id, symbol.data_types, since, to)
 
 
 def _refuse_collisions(rows: Iterable[Instrument], day: date) -> None:

@@ -1,9 +1,13 @@
-"""What the store already holds of a task's outputs, told by listings with metadata: never a request per task."""
+"""What the store already holds of a task's outputs, told by listings with metadata: never a request per task.
+
+A (task, data type) is settled when every one of its outputs is there. The ticks, one object or one for each part, are
+what tells of it: the last of them was committed last.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import date
 
@@ -19,20 +23,26 @@ def live(store: Store, day: date, data_type: str) -> Mapping[str, ObjectInfo]:
     return {info.key: info for prefix in prefixes for info in store.list(prefix)}
 
 
-def present(task: Task, data_type: str, found: Mapping[str, ObjectInfo]) -> ObjectInfo | None:
-    """Return the ticks object when every output of the (task, data type) is among `found`, else None."""
-    keys = layout.outputs(task.day, data_type, task.key)
-    return found[keys[-1]] if all(key in found for key in keys) else None
+def present(task: Task, data_type: str, found: Mapping[str, ObjectInfo]) -> tuple[ObjectInfo, ...]:
+    """Return the ticks objects when every output of the (task, data type) is among `found`, else none."""
+    keys = layout.outputs(task.day, data_type, task.key, task.parts)
+    if not all(key in found for key in keys):
+        return ()
+    ticks = layout.ticks_prefix(task.day, data_type)
+    return tuple(found[key] for key in keys if key.startswith(ticks))
 
 
-def made_since(store: Store, task: Task, data_type: str) -> ObjectInfo | None:
-    """Return the ticks object when every output is there now; costs one request where nothing is.
+def made_since(store: Store, task: Task, data_type: str) -> tuple[ObjectInfo, ...]:
+    """Return the ticks objects when every output is there now; costs one request where nothing is.
 
     For a worker about to begin a task: a twin may have done it since, while this one slept or was slow to end.
     """
-    *derived, last = layout.outputs(task.day, data_type, task.key)
-    ticks = store.head(last)
-    return ticks if ticks is not None and all(store.head(key) is not None for key in derived) else None
+    found: dict[str, ObjectInfo] = {}
+    for key in reversed(layout.outputs(task.day, data_type, task.key, task.parts)):
+        if (info := store.head(key)) is None:
+            return ()
+        found[key] = info
+    return present(task, data_type, found)
 
 
 def missing(store: Store, tasks: Iterable[Task]) -> tuple[Task, ...]:
@@ -47,24 +57,29 @@ def missing(store: Store, tasks: Iterable[Task]) -> tuple[Task, ...]:
 def kept(store: Store, tasks: Iterable[Task]) -> Iterator[Entry]:
     """Yield an entry for every (task, data type) whose outputs are all in the store, from the ticks' metadata."""
     for task, held in _held(store, tasks):
-        for data_type, info in held.items():
-            yield entry(task, data_type, info, kept=True)
+        for data_type, ticks in held.items():
+            yield entry(task, data_type, ticks, kept=True)
 
 
-def entry(task: Task, data_type: str, ticks: ObjectInfo, **facts: Fact) -> Entry:
-    """Return the entry that a ticks object proves. An object without our metadata proves rows unknown."""
-    meta = ticks.metadata
-    named = meta.get("outcome")
-    outcome = Outcome(named) if named in content.OUTCOMES else Outcome.DONE
-    proven: dict[str, Fact] = {name: meta.get(name) for name in ("digest", "source_md5", "min_ts", "max_ts")}
-    counts = {name: content.count(meta, name) for name in ("rows", "source_bytes")}
-    numbers: dict[str, Fact] = {name: count for name, count in counts.items() if count is not None}
-    return Entry(
-        task.id, data_type, outcome, {**proven, **numbers, "bytes": ticks.size, "generation": ticks.generation, **facts}
-    )
+def entry(task: Task, data_type: str, ticks: Sequence[ObjectInfo], **facts: Fact) -> Entry:
+    """Return the entry that ticks objects prove. An object without our metadata proves rows unknown.
+
+    Of several parts, rows and bytes are sums and the rest is that of the last; done is what any part has rows of.
+    """
+    last, metas = ticks[-1], [info.metadata for info in ticks]
+    named = [meta.get("outcome") for meta in metas]
+    outcomes = [Outcome(name) if name in content.OUTCOMES else Outcome.DONE for name in named]
+    proven: dict[str, Fact] = {name: metas[-1].get(name) for name in ("digest", "source_md5", "min_ts", "max_ts")}
+    rows = [content.count(meta, "rows") for meta in metas]
+    numbers: dict[str, Fact] = {} if None in rows else {"rows": sum(count or 0 for count in rows)}
+    if (source_bytes := content.count(metas[-1], "source_bytes")) is not None:
+        numbers["source_bytes"] = source_bytes
+    numbers |= {"bytes": sum(info.size for info in ticks), "generation": last.generation}
+    outcome = Outcome.DONE if Outcome.DONE in outcomes else outcomes[-1]
+    return Entry(task.id, data_type, outcome, {**proven, **numbers, **facts})
 
 
-def _held(store: Store, tasks: Iterable[Task]) -> Iterator[tuple[Task, Mapping[str, ObjectInfo]]]:
+def _held(store: Store, tasks: Iterable[Task]) -> Iterator[tuple[Task, Mapping[str, tuple[ObjectInfo, ...]]]]:
     by_day: dict[date, list[Task]] = defaultdict(list)
     for task in tasks:
         by_day[task.day].append(task)
@@ -72,5 +87,5 @@ def _held(store: Store, tasks: Iterable[Task]) -> Iterator[tuple[Task, Mapping[s
         types = sorted({data_type for task in by_day[day] for data_type in task.data_types})
         found = {data_type: live(store, day, data_type) for data_type in types}
         for task in by_day[day]:
-            held = {t: info for t in task.data_types if (info := present(task, t, found[t])) is not None}
+            held = {t: ticks for t in task.data_types if (ticks := present(task, t, found[t]))}
             yield task, held

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 from runner import layout, ledger
 from runner.errors import NotFoundError
+from runner.market.groups import Group
 from runner.market.symbols import Instrument
 from runner.spec import RunSpec
 from runner.stages import expected, outputs, validate
@@ -95,7 +96,8 @@ def explain(spec: RunSpec, store: Store, tardis: Tardis, key: str, day: date) ->
     Raises NotFoundError when the catalogue does not list the key on that day.
     """
     table = read_instruments(store, day) or day_instruments(store, tardis, day)
-    row = next((row for row in table.rows if row.instrument_key == key.upper()), None)
+    named: tuple[Instrument | Group, ...] = (*table.rows, *table.groups)
+    row = next((row for row in named if row.instrument_key == key.upper()), None)
     if row is None:
         raise NotFoundError(_not_listed(table, key.upper()))
     why = Reasons(store)
@@ -105,19 +107,33 @@ def explain(spec: RunSpec, store: Store, tardis: Tardis, key: str, day: date) ->
     )
 
 
-def _explain(grounds: Grounds, row: Instrument) -> Explanation:
+def _explain(grounds: Grounds, row: Instrument | Group) -> Explanation:
     data_type, day = grounds.data_type, grounds.table.day
-    key = layout.ticks(day, data_type, row.instrument_key)
-    if data_type not in row.data_types:
-        offered = ", ".join(row.data_types)
-        return Explanation(data_type, key, "not_expected", f"{row.tardis_exchange} offers only {offered} for it")
-    if found := validate.gap(grounds, row):
+    offered = expected.offered(grounds.table, data_type, row.venue)
+    task = next((task for task in offered if task.key == row.instrument_key), None)
+    if task is None:
+        key = layout.ticks(day, data_type, row.instrument_key)
+        return Explanation(data_type, key, "not_expected", _not_offered(grounds, row))
+    key = layout.outputs(day, data_type, task.key, task.parts)[-1]
+    if found := validate.gap(grounds, task):
         return Explanation(data_type, key, "missing", found.reason, found.command)
-    meta = grounds.found[key].metadata
+    entry = outputs.entry(task, data_type, outputs.present(task, data_type, grounds.found))
     known = grounds.reasons.of(day, row.instrument_key, data_type)
     by = f", by {known[0]}" if known else ""
-    proof = f", the source said: {meta['proof']}" if meta.get("proof") else ""
-    return Explanation(data_type, key, "present", f"{meta.get('outcome')}, {meta.get('rows')} rows{by}{proof}")
+    parts = f", by underlying: {', '.join(task.parts)}" if len(task.parts) > 1 else ""
+    said = grounds.found[key].metadata.get("proof")
+    proof = f", the source said: {said}" if said else ""
+    return Explanation(data_type, key, "present", f"{entry.outcome}, {entry.facts.get('rows')} rows{parts}{by}{proof}")
+
+
+def _not_offered(grounds: Grounds, row: Instrument | Group) -> str:
+    kind, data_type = (row.venue, row.instrument_type), grounds.data_type
+    if isinstance(row, Group) and data_type in row.data_types:
+        return f"the rows of {row.tardis_symbol} are in the files of its instruments, which are downloaded instead"
+    offers = f"{row.tardis_exchange} offers only {', '.join(row.data_types)} for it"
+    groups = (g for g in grounds.table.groups if (g.venue, g.instrument_type) == kind and data_type in g.data_types)
+    held = "".join(f"; its rows are in the file of {group.instrument_key}" for group in groups if group is not row)
+    return f"{offers}{held}"
 
 
 def _not_listed(table: InstrumentTable, key: str) -> str:

@@ -17,8 +17,9 @@ from typing import Any
 from runner import layout, ledger
 from runner.errors import ConfigError, IncompleteError, PreconditionError
 from runner.ledger import canonical, sha256
-from runner.market.symbols import VENUES, Instrument, exchange_of
-from runner.stages import content, outputs
+from runner.market.groups import UNPARSED
+from runner.market.symbols import VENUES, exchange_of
+from runner.stages import content, expected, outputs
 from runner.stages.instruments import InstrumentTable, day_instruments
 from runner.stages.tools import Tools
 from runner.store import ABSENT, ObjectInfo, Store
@@ -116,16 +117,16 @@ def run(task: Task, data_type: str, tools: Tools) -> Entry:
 def judge(grounds: Grounds, venue: str) -> Judgement:
     """Return the verdict of a venue on these grounds."""
     day, data_type, found = grounds.table.day, grounds.data_type, grounds.found
-    rows = [row for row in grounds.table.rows if row.venue == venue and data_type in row.data_types]
-    gaps = tuple(found_gap for row in rows if (found_gap := gap(grounds, row)))
-    keys = {k: found[k] for row in rows for k in layout.outputs(day, data_type, row.instrument_key) if k in found}
+    tasks = tuple(expected.offered(grounds.table, data_type, venue))
+    gaps = tuple(found_gap for task in tasks if (found_gap := gap(grounds, task)))
+    keys = {k: found[k] for t in tasks for k in layout.outputs(day, data_type, t.key, t.parts) if k in found}
     ticks = [info for key, info in keys.items() if key.startswith(layout.ticks_prefix(day, data_type))]
     return Judgement(
         day=day,
         venue=venue,
         data_type=data_type,
-        verdict=Verdict.INCOMPLETE if gaps else Verdict.COMPLETE if rows else Verdict.NOTHING_EXPECTED,
-        expected=tuple(row.instrument_key for row in rows),
+        verdict=Verdict.INCOMPLETE if gaps else Verdict.COMPLETE if tasks else Verdict.NOTHING_EXPECTED,
+        expected=tuple(task.key for task in tasks),
         gaps=gaps,
         doubts=tuple(_doubts(grounds, venue, keys)),
         catalogue=grounds.table.digest,
@@ -137,28 +138,29 @@ def judge(grounds: Grounds, venue: str) -> Judgement:
     )
 
 
-def gap(grounds: Grounds, row: Instrument) -> Gap | None:
-    """Return what is missing or wrong of an instrument's outputs, why, and what mends it; None when nothing is."""
+def gap(grounds: Grounds, task: Task) -> Gap | None:
+    """Return what is missing or wrong of a download task's outputs, why, and what mends it; None when nothing is."""
     day, data_type, found = grounds.table.day, grounds.data_type, grounds.found
-    keys = layout.outputs(day, data_type, row.instrument_key)
+    keys = layout.outputs(day, data_type, task.key, task.parts)
     missing = tuple(key for key in keys if key not in found)
     held = [found[key] for key in keys if key in found]
     wrong = {info.key: fault for info in held if (fault := content.fault(grounds.store, info, deep=grounds.deep))}
     if not missing and not wrong:
         return None
     if wrong:
-        reason, command = "; ".join(wrong.values()), f"{_submit(grounds, row)} --select all"
+        reason, command = "; ".join(wrong.values()), f"{_submit(grounds, task)} --select all"
     else:
-        reason, command = _reason(grounds, row)
-    return Gap(day, row.venue, row.instrument_key, data_type, (*missing, *wrong), reason, command)
+        reason, command = _reason(grounds, task)
+    return Gap(day, task.key.split(":", 1)[0], task.key, data_type, (*missing, *wrong), reason, command)
 
 
-def _reason(grounds: Grounds, row: Instrument) -> tuple[str, str]:
+def _reason(grounds: Grounds, task: Task) -> tuple[str, str]:
     """Return why an object is not there and the command that mends it."""
-    table, again = grounds.table, _submit(grounds, row)
-    known = grounds.reasons.of(table.day, row.instrument_key, grounds.data_type)
+    table, again = grounds.table, _submit(grounds, task)
+    known = grounds.reasons.of(table.day, task.key, grounds.data_type)
     if known is None:
-        exported = table.day < table.exported_until.get(row.tardis_exchange, date.min)
+        exchange = exchange_of(task.key.split(":", 1)[0])
+        exported = table.day < table.exported_until.get(exchange, date.min)
         return "never downloaded" if exported else "pending: not exported yet", again
     run_id, entry = known
     if entry.outcome is Outcome.FAILED:
@@ -168,11 +170,11 @@ def _reason(grounds: Grounds, row: Instrument) -> tuple[str, str]:
     return f"{entry.outcome} in {run_id}, and gone from the store since", again
 
 
-def _submit(grounds: Grounds, row: Instrument) -> str:
-    day = grounds.table.day
+def _submit(grounds: Grounds, task: Task) -> str:
+    day, venue = grounds.table.day, task.key.split(":", 1)[0]
     return (
-        f"runner submit download --start-date {day} --end-date {day} --venues {row.venue} "
-        f"--instruments {row.instrument_key} --data-types {grounds.data_type} --store {grounds.store.url}"
+        f"runner submit download --start-date {day} --end-date {day} --venues {venue} "
+        f"--instruments {task.key} --data-types {grounds.data_type} --store {grounds.store.url}"
     )
 
 
@@ -180,7 +182,9 @@ def _doubts(grounds: Grounds, venue: str, keys: Mapping[str, ObjectInfo]) -> Ite
     for key, info in grounds.found.items():
         name = layout.instrument_of(key.rsplit("/", 1)[-1].removesuffix(".parquet"))
         owner = name.split(":", 1)[0]
-        if key not in keys and (owner == venue or owner not in _VENUES):
+        if name == f"{venue}:{UNPARSED}":
+            yield f"{key} holds rows of symbols that have no key"
+        elif key not in keys and (owner == venue or owner not in _VENUES):
             yield f"{key} is there, and the catalogue does not offer it"
         elif key in keys and '"catalogue_disagrees": true' in info.metadata.get("proof", ""):
             yield f"{key}: the source has no such file, though its catalogue offers it"

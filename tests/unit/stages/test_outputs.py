@@ -78,7 +78,7 @@ def test_what_is_there_is_an_entry_with_the_facts_of_its_ticks(store) -> None:
 def test_an_object_of_somebody_else_proves_that_it_is_there_and_no_more(meta) -> None:
     store = MemoryStore("memory://foreign")
     info = store.put(layout.ticks(DAY, "quotes", task(0).key), b"x", metadata=meta)
-    entry = outputs.entry(task(0), "quotes", info)
+    entry = outputs.entry(task(0), "quotes", (info,))
     assert (entry.outcome, "rows" in entry.facts, entry.facts["bytes"]) == (Outcome.DONE, False, 1)
     assert "no metadata of ours" in content.fault(store, info, deep=False)
 
@@ -88,4 +88,4 @@ def test_every_settled_outcome_is_proven_by_its_metadata(outcome: Outcome) -> No
     store = MemoryStore("memory://settled")
     info = store.put("k", b"", metadata=META | {"outcome": str(outcome)})
     assert content.fault(store, info, deep=False) == ""
-    assert outputs.entry(task(0), "quotes", info).outcome is outcome
+    assert outputs.entry(task(0), "quotes", (info,)).outcome is outcome
