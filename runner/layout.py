@@ -6,16 +6,19 @@ percent-encoded, so the codec is injective: `instrument_of(name_of(key)) == key`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from datetime import date
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
-from runner.market.names import OPTIONS_CHAIN, TIMEFRAMES, book_depth, is_group
+from runner.market.names import DATA_TYPE_NAMES, OPTIONS_CHAIN, TIMEFRAMES, book_depth, is_group
 
 RUNS = "_runs"
 _SAFE = ":@+,=!$&'()~*;"
 
 
+@lru_cache(maxsize=1 << 16)
 def name_of(key: str) -> str:
     """Return an instrument key as a file name, without its suffix.
 
@@ -43,6 +46,7 @@ def instruments(day: date) -> str:
     return f"instrument_availability/by_date/day-{day}/instruments.parquet"
 
 
+@lru_cache(maxsize=1 << 12)
 def ticks_prefix(day: date, data_type: str) -> str:
     """Return the prefix under which the ticks of a day and data type lie.
 
@@ -178,6 +182,78 @@ def outputs(day: date, data_type: str, key: str, parts: Sequence[str] = ()) -> t
     elif is_group(key):
         derived = []
     return tuple(f"{prefix}{name}" for group in (derived, [last]) for name in names for prefix in group)
+
+
+def day_of(key: str) -> str | None:
+    """Return the date in the key of an output or instrument table, as text; None where there is none.
+
+    >>> day_of("raw_tick_data/by_date/day-2024-08-08/data_type-trades/A:SPOT_PAIR:B-C.parquet")
+    '2024-08-08'
+    >>> day_of("raw_tick_data/by_date/day-2024-08-08.bak/data_type-trades/A:SPOT_PAIR:B-C.parquet")
+    """
+    name = key.partition("/day-")[2].partition("/")[0]
+    return name if len(name) == len("2024-08-08") else None
+
+
+def day_prefixes(root: str, days: Iterable[date]) -> tuple[str, ...]:
+    """Return the fewest prefixes below which everything of these days lies, and nothing of others, in order.
+
+    >>> day_prefixes("by_date/", [date(2024, 8, day) for day in range(9, 32)])
+    ('by_date/day-2024-08-09/', 'by_date/day-2024-08-1', 'by_date/day-2024-08-2', 'by_date/day-2024-08-3')
+    >>> day_prefixes("by_date/", [date(2024, 2, day) for day in range(1, 30)])
+    ('by_date/day-2024-02-',)
+    """
+    wanted = {str(day) for day in days}
+    found = {f"{root}day-{_whole(day, wanted)}" for day in wanted}
+    return tuple(sorted(found))
+
+
+_CUTS = (len("2024-"), len("2024-08-"), len("2024-08-0"))
+
+
+def _whole(day: str, wanted: AbstractSet[str]) -> str:
+    """Return the beginning of a day that most days share, all of them wanted; or the day itself."""
+    year = _days_of(int(day[:4]))
+    wholes = (day[:cut] for cut in _CUTS if all(other in wanted for other in year if other.startswith(day[:cut])))
+    return next(wholes, f"{day}/")
+
+
+@lru_cache(maxsize=8)
+def _days_of(year: int) -> tuple[str, ...]:
+    first, last = date(year, 1, 1).toordinal(), date(year, 12, 31).toordinal()
+    return tuple(str(date.fromordinal(number)) for number in range(first, last + 1))
+
+
+def listings(days: Iterable[date], data_types: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the prefixes to list for the outputs of days and data types: a row for each kind, its days in order.
+
+    A kind is listed whole, days together, where a third or more of what it may hold is wanted; else piece by piece.
+
+    >>> listings([date(2024, 8, 8)], ["trades"])[0]
+    ('processed_candles/by_date/day-2024-08-08/',)
+    >>> listings([date(2024, 8, 8)], ["trades"])[1]
+    ('raw_tick_data/by_date/day-2024-08-08/data_type-trades/',)
+    """
+    days = sorted(days)
+    held, wanted = _pieces(DATA_TYPE_NAMES), _pieces(data_types)
+    return tuple(
+        day_prefixes(root, days)
+        if _FEW * len(wanted[root]) >= len(held[root])
+        else tuple(f"{root}day-{day}/{piece}/" for day in days for piece in sorted(wanted[root]))
+        for root in sorted(wanted)
+    )
+
+
+_FEW = 3
+
+
+def _pieces(data_types: Iterable[str]) -> Mapping[str, AbstractSet[str]]:
+    """Return the names below a day's folder that outputs of data types have, by what stands before the day."""
+    found: dict[str, set[str]] = {}
+    for prefix in (prefix for data_type in data_types for prefix in output_prefixes(date.min, data_type)):
+        root, _, rest = prefix.partition(f"day-{date.min}/")
+        found.setdefault(root, set()).add(rest.partition("/")[0])
+    return found
 
 
 def completeness(day: date, venue: str) -> str:

@@ -77,3 +77,13 @@ def contract_size(exchange: str, base: str, *, quote: str, day: date) -> float |
             if starts <= day.isoformat() and (ends is None or day.isoformat() < ends):
                 return float(row["size"])
     return None
+
+
+def contract_terms(day: date) -> int:
+    """Return a number that is equal for days between which no contract size changed.
+
+    >>> contract_terms(date(2024, 8, 8)) == contract_terms(date(2024, 8, 9)), contract_terms(date.min)
+    (True, 0)
+    """
+    changes = {row[edge] for row in _data("contract_sizes.json") for edge in ("from", "to")} - {None}
+    return sum(change <= day.isoformat() for change in changes)

@@ -156,6 +156,20 @@ class Instrument:
     min_size: float | None
     ccxt_symbol: str | None
     ccxt_exchange: str
+    source: Source = field(init=False, repr=False, compare=False)
+    """What a task must know of this instrument."""
+
+    def __post_init__(self) -> None:
+        source = Source(
+            exchange=self.tardis_exchange,
+            symbol=self.tardis_symbol,
+            inverse=self.inverse,
+            amount_unit=self.amount_unit,
+            contract_size=self.contract_size,
+            listed_from=self.listed_from,
+            listed_to=self.listed_to,
+        )
+        object.__setattr__(self, "source", source)
 
     @property
     def listed_from(self) -> date:
@@ -171,19 +185,6 @@ class Instrument:
     def listed_on(self, day: date) -> bool:
         """Tell whether a day belongs to the listing."""
         return self.listed_from <= day and (self.listed_to is None or day < self.listed_to)
-
-    @property
-    def source(self) -> Source:
-        """Return what a task must know of this instrument."""
-        return Source(
-            exchange=self.tardis_exchange,
-            symbol=self.tardis_symbol,
-            inverse=self.inverse,
-            amount_unit=self.amount_unit,
-            contract_size=self.contract_size,
-            listed_from=self.listed_from,
-            listed_to=self.listed_to,
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import lru_cache
 from itertools import groupby
 
 from runner.errors import NotFoundError
@@ -18,6 +19,8 @@ from runner.store import Store
 from runner.tardis.catalogue import parse_exchange
 from runner.tardis.client import Tardis
 from runner.task import Stage, Task
+
+_KEPT = 1 << 16
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ def selected(spec: RunSpec, rows: Iterable[Instrument]) -> Iterator[Instrument]:
         for row in sorted(rows, key=lambda row: row.instrument_key)
         if row.venue in venues
         and (not types or row.instrument_type in types)
-        and (not spec.instruments or any(selects(pattern, row) for pattern in spec.instruments))
+        and (not spec.instruments or _named(spec.instruments, row))
     )
     for _, group in groupby(taken, key=lambda row: row.venue):
         yield from (row for n, row in enumerate(group) if spec.max_instruments is None or n < spec.max_instruments)
@@ -74,7 +77,7 @@ def _takes(spec: RunSpec, group: Group, rows: Iterable[Instrument]) -> bool:
     """Tell whether a request means a group: by its venue and type, and by the group's name or that of any member."""
     if group.venue not in spec.venues or (spec.instrument_types and group.instrument_type not in spec.instrument_types):
         return False
-    named = not spec.instruments or any(selects(pattern, group) for pattern in spec.instruments)
+    named = not spec.instruments or _named(spec.instruments, group)
     return named or any((row.venue, row.instrument_type) == (group.venue, group.instrument_type) for row in rows)
 
 
@@ -83,6 +86,8 @@ def group_tasks(table: InstrumentTable, data_types: Iterable[str]) -> Iterator[T
 
     Where a member offers a type, the members' own files hold the rows of the group's.
     """
+    if not table.groups:
+        return
     members = {(row.venue, row.instrument_type, row.data_types) for row in table.rows}
     own = {(venue, kind, data_type) for venue, kind, offered in members for data_type in offered}
     wanted = tuple(data_types)
@@ -110,8 +115,20 @@ def tasks_of(rows: Iterable[Instrument], data_types: Iterable[str], day: date) -
     """Yield a download task for each instrument that offers any of the data types, with those it offers."""
     wanted = tuple(data_types)
     for row in rows:
-        if types := tuple(data_type for data_type in wanted if data_type in row.data_types):
+        if types := _common(wanted, row.data_types):
             yield Task(Stage.DOWNLOAD, day, row.instrument_key, types, row.source)
+
+
+@lru_cache(maxsize=_KEPT)
+def _named(selectors: tuple[str, ...], named: Instrument | Group) -> bool:
+    """Tell whether any of the selectors means an instrument or group, worked out once and not once a day."""
+    return any(selects(selector, named) for selector in selectors)
+
+
+@lru_cache(maxsize=_KEPT)
+def _common(wanted: tuple[str, ...], offered: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those wanted that are offered: one object for all tasks, of which there may be millions."""
+    return tuple(data_type for data_type in wanted if data_type in offered)
 
 
 def venue_tasks(day: Day, spec: RunSpec) -> Iterator[Task]:

@@ -83,16 +83,10 @@ class InstrumentTable:
     groups: tuple[Group, ...] = ()
 
     @cached_property
-    def arrow(self) -> pa.Table:
-        """Return the rows as columns of SCHEMA."""
-        columns = zip(*map(_VALUES, self.rows), strict=True) if self.rows else ([] for _ in SCHEMA)
-        return pa.table([pa.array(c, kind) for c, kind in zip(columns, SCHEMA.types, strict=True)], schema=SCHEMA)
-
-    @cached_property
     def digest(self) -> str:
         """Return the digest of the rows and groups, whatever file they are in."""
         digest = Digest(SCHEMA)
-        digest.update(self.arrow)
+        digest.update(_arrow(self.rows))
         return hashlib.sha256(f"{digest.hexdigest()} {_groups_text(self.groups)}".encode()).hexdigest()
 
     def updated(self, newer: InstrumentTable) -> InstrumentTable:
@@ -126,7 +120,7 @@ def table_bytes(table: InstrumentTable) -> bytes:
     """Return the Parquet file of a table; equal tables give equal bytes with one version of the library."""
     reported = json.dumps([astuple(row) for row in table.unparsed])
     facts = {**object_metadata(table), "unparsed": reported, "groups": _groups_text(table.groups)}
-    rows = table.arrow.replace_schema_metadata(facts)
+    rows = _arrow(table.rows).replace_schema_metadata(facts)
     sink = io.BytesIO()
     pq.write_table(rows, sink, compression="zstd", compression_level=1)
     return sink.getvalue()
@@ -165,6 +159,13 @@ def _group(item: Mapping[str, Any]) -> Group:
         available_from=datetime.fromisoformat(since),
         available_to=None if to is None else datetime.fromisoformat(to),
     )
+
+
+# One for digest and bytes of a table; and of two days with the same instruments the second costs nothing.
+@lru_cache(maxsize=1)
+def _arrow(rows: tuple[Instrument, ...]) -> pa.Table:
+    columns = zip(*map(_VALUES, rows), strict=True) if rows else ([] for _ in SCHEMA)
+    return pa.table([pa.array(c, kind) for c, kind in zip(columns, SCHEMA.types, strict=True)], schema=SCHEMA)
 
 
 def _instruments(rows: pa.Table) -> tuple[Instrument, ...]:

@@ -7,7 +7,7 @@ what a later catalogue says. Each exchange is judged on its own, and a settled e
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, Protocol
@@ -16,15 +16,15 @@ from runner import layout
 from runner.errors import ConfigError, ConflictError, NotFoundError, PreconditionError, SourceError
 from runner.market.groups import Group
 from runner.market.names import GROUPS
+from runner.market.reference import contract_terms
 from runner.market.symbols import VENUES, Availability, Instrument, Unparsed, is_instrument, parse_symbol
 from runner.stages.instrument_file import InstrumentTable, object_metadata, read_table, table_bytes
 from runner.store import ABSENT, Store
-from runner.tardis.catalogue import Catalogue, parse_exchange
+from runner.tardis.catalogue import Catalogue, ListedSymbol, parse_exchange
 
 __all__ = [
     "CatalogueSource",
     "InstrumentTable",
-    "build_table",
     "day_instruments",
     "instrument_tables",
     "read_instruments",
@@ -74,24 +74,6 @@ def read_instruments(store: Store, day: date) -> InstrumentTable | None:
     return _stored(store, day)[1]
 
 
-def build_table(catalogues: Iterable[Catalogue], day: date) -> InstrumentTable:
-    """Return the table that catalogues give for a day, rows by key; the same catalogues give the same table.
-
-    Raises ConfigError when two symbols listed that day share a key.
-    """
-    catalogues = tuple(catalogues)
-    found = [row for catalogue in catalogues for row in _listed(catalogue, day)]
-    rows = tuple(sorted((r for r in found if isinstance(r, Instrument)), key=lambda r: r.instrument_key))
-    _refuse_collisions(rows, day)
-    return InstrumentTable(
-        day=day,
-        rows=rows,
-        exported_until={c.exchange: c.exported_days_until for c in sorted(catalogues, key=lambda c: c.exchange)},
-        unparsed=tuple(sorted((r for r in found if isinstance(r, Unparsed)), key=lambda r: (r.exchange, r.symbol))),
-        groups=tuple(sorted((g for c in catalogues for g in _groups(c, day)), key=lambda g: g.instrument_key)),
-    )
-
-
 @dataclass
 class _Catalogues:
     """The catalogues of our exchanges, each asked for and parsed once."""
@@ -100,7 +82,7 @@ class _Catalogues:
 
     def __post_init__(self) -> None:
         self._listed: tuple[str, ...] | None = None
-        self._parsed: dict[str, Catalogue | None] = {}
+        self._read: dict[str, _Exchange | None] = {}
 
     def listed(self) -> tuple[str, ...]:
         """Return those of our exchanges that the source lists with day files."""
@@ -110,14 +92,45 @@ class _Catalogues:
             self._listed = tuple(venue.exchange for venue in VENUES if venue.exchange in ids)
         return self._listed
 
-    def of(self, exchange: str) -> Catalogue | None:
-        """Return an exchange's catalogue, None where the source lists it but does not know it."""
-        if exchange not in self._parsed:
+    def of(self, exchange: str) -> _Exchange | None:
+        """Return what an exchange lists, None where the source lists the exchange but does not know it."""
+        if exchange not in self._read:
             try:
-                self._parsed[exchange] = parse_exchange(self.tardis.exchange(exchange))
+                self._read[exchange] = _Exchange(parse_exchange(self.tardis.exchange(exchange)))
             except (ConfigError, NotFoundError, SourceError):
-                self._parsed[exchange] = None
-        return self._parsed[exchange]
+                self._read[exchange] = None
+        return self._read[exchange]
+
+
+class _Exchange:
+    """What an exchange lists on any day, each symbol parsed once and not once a day: instruments are shared by days."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self.name, self.exported_until = catalogue.exchange, catalogue.exported_days_until
+        self._symbols = [s for s in catalogue.symbols if is_instrument(s.id, s.type)]
+        self._grouped = [s for s in catalogue.symbols if s.id in GROUPS]
+        self._parsed: dict[int, list[tuple[int, int, Instrument | Unparsed]]] = {}
+
+    def listed(self, day: date) -> list[Instrument | Unparsed]:
+        """Return the instruments listed on a day, and the symbols offered then that have no key."""
+        number, terms = day.toordinal(), contract_terms(day)
+        if terms not in self._parsed:
+            self._parsed[terms] = [self._parse(symbol, day) for symbol in self._symbols]
+        return [found for first, last, found in self._parsed[terms] if first <= number < last]
+
+    def groups(self, day: date) -> Iterator[Group]:
+        """Yield the grouped files offered on a day."""
+        for symbol in self._grouped:
+            if symbol.offered_on(day):
+                since, to = symbol.available_since, symbol.available_to
+                yield Group(self.name, symbol.id, symbol.data_types, since, to)
+
+    def _parse(self, symbol: ListedSymbol, day: date) -> tuple[int, int, Instrument | Unparsed]:
+        """Return what a symbol is under the contract sizes of a day, with the ordinals [first, last) of its days."""
+        availability = Availability(symbol.available_since, symbol.available_to, symbol.data_types)
+        found = parse_symbol(self.name, symbol.id, symbol.type, availability=availability, day=day)
+        of = symbol if isinstance(found, Unparsed) else found
+        return of.listed_from.toordinal(), (of.listed_to or date.max).toordinal(), found
 
 
 def _settle(store: Store, catalogues: _Catalogues, day: date) -> InstrumentTable:
@@ -150,27 +163,27 @@ def _newest(stored: InstrumentTable | None, catalogues: _Catalogues, day: date) 
     """Return the table of each exchange's newest facts: the stored ones where settled, else the live catalogue's."""
     kept = dict(stored.exported_until) if stored else {}
     asked = [exchange for exchange in catalogues.listed() if not day < kept.get(exchange, date.min)]
-    fresh = [c for c in map(catalogues.of, asked) if c and c.exported_days_until >= kept.get(c.exchange, date.min)]
+    fresh = [e for e in map(catalogues.of, asked) if e and e.exported_until >= kept.get(e.name, date.min)]
     if stored is None:
-        return build_table(fresh, day)
-    return stored.updated(build_table(fresh, day)) if fresh else stored
+        return _build(fresh, day)
+    return stored.updated(_build(fresh, day)) if fresh else stored
 
 
-def _listed(catalogue: Catalogue, day: date) -> Iterator[Instrument | Unparsed]:
-    for symbol in catalogue.symbols:
-        if not symbol.offered_on(day) or not is_instrument(symbol.id, symbol.type):
-            continue
-        availability = Availability(symbol.available_since, symbol.available_to, symbol.data_types)
-        found = parse_symbol(catalogue.exchange, symbol.id, symbol.type, availability=availability, day=day)
-        if isinstance(found, Unparsed) or found.listed_on(day):
-            yield found
+def _build(exchanges: Sequence[_Exchange], day: date) -> InstrumentTable:
+    """Return the table that exchanges give for a day, rows by key; the same catalogues give the same table.
 
-
-def _groups(catalogue: Catalogue, day: date) -> Iterator[Group]:
-    for symbol in catalogue.symbols:
-        if symbol.id in GROUPS and symbol.offered_on(day):
-            since, to = symbol.available_since, symbol.available_to
-            yield Group(catalogue.exchange, symbol.id, symbol.data_types, since, to)
+    Raises ConfigError when two symbols listed that day share a key.
+    """
+    found = [row for exchange in exchanges for row in exchange.listed(day)]
+    rows = tuple(sorted((r for r in found if isinstance(r, Instrument)), key=lambda r: r.instrument_key))
+    _refuse_collisions(rows, day)
+    return InstrumentTable(
+        day=day,
+        rows=rows,
+        exported_until={e.name: e.exported_until for e in sorted(exchanges, key=lambda e: e.name)},
+        unparsed=tuple(sorted((r for r in found if isinstance(r, Unparsed)), key=lambda r: (r.exchange, r.symbol))),
+        groups=tuple(sorted((g for e in exchanges for g in e.groups(day)), key=lambda g: g.instrument_key)),
+    )
 
 
 def _refuse_collisions(rows: Iterable[Instrument], day: date) -> None:

@@ -6,12 +6,11 @@ what tells of it: the last of them was committed last.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from datetime import date
+from itertools import groupby
 
-from runner import layout
+from runner import layout, plan
 from runner.stages import content
 from runner.store import ObjectInfo, Store
 from runner.task import Entry, Fact, Outcome, Task
@@ -23,12 +22,43 @@ def live(store: Store, day: date, data_type: str) -> Mapping[str, ObjectInfo]:
     return {info.key: info for prefix in prefixes for info in store.list(prefix)}
 
 
+def by_day(
+    store: Store, days: Iterable[date], data_types: Iterable[str]
+) -> Iterator[tuple[date, Mapping[str, ObjectInfo]]]:
+    """Yield each of the days, in order, with what the listings show of it: the outputs of these data types, by key.
+
+    Others may be among them. Adjacent days share listings, and one day at a time is held in memory.
+    """
+    ordered = sorted(set(days))
+    listings = [_Days(store, prefixes) for prefixes in layout.listings(ordered, data_types)]
+    for day in ordered:
+        yield day, {info.key: info for listing in listings for info in listing.of(str(day))}
+
+
+class _Days:
+    """A listing in the order of days, read on as they are asked for."""
+
+    def __init__(self, store: Store, prefixes: Iterable[str]) -> None:
+        infos = ((layout.day_of(info.key), info) for prefix in prefixes for info in store.list(prefix))
+        self._infos = ((day, info) for day, info in infos if day is not None)
+        self._next = next(self._infos, None)
+
+    def of(self, day: str) -> Iterator[ObjectInfo]:
+        """Yield what there is of a day; asked for in ascending order."""
+        while self._next is not None and self._next[0] <= day:
+            if self._next[0] == day:
+                yield self._next[1]
+            self._next = next(self._infos, None)
+
+
 def present(task: Task, data_type: str, found: Mapping[str, ObjectInfo]) -> tuple[ObjectInfo, ...]:
     """Return the ticks objects when every output of the (task, data type) is among `found`, else none."""
+    ticks = layout.ticks_prefix(task.day, data_type)
+    if not task.parts and f"{ticks}{layout.name_of(task.key)}.parquet" not in found:
+        return ()
     keys = layout.outputs(task.day, data_type, task.key, task.parts)
     if not all(key in found for key in keys):
         return ()
-    ticks = layout.ticks_prefix(task.day, data_type)
     return tuple(found[key] for key in keys if key.startswith(ticks))
 
 
@@ -47,11 +77,7 @@ def made_since(store: Store, task: Task, data_type: str) -> tuple[ObjectInfo, ..
 
 def missing(store: Store, tasks: Iterable[Task]) -> tuple[Task, ...]:
     """Return the tasks with only the data types that lack an output, without those that lack none."""
-    return tuple(
-        replace(task, data_types=types)
-        for task, held in _held(store, tasks)
-        if (types := tuple(t for t in task.data_types if t not in held))
-    )
+    return tuple(rest for task, held in _held(store, tasks) for rest in (plan.without(task, held) if held else (task,)))
 
 
 def kept(store: Store, tasks: Iterable[Task]) -> Iterator[Entry]:
@@ -80,12 +106,10 @@ def entry(task: Task, data_type: str, ticks: Sequence[ObjectInfo], **facts: Fact
 
 
 def _held(store: Store, tasks: Iterable[Task]) -> Iterator[tuple[Task, Mapping[str, tuple[ObjectInfo, ...]]]]:
-    by_day: dict[date, list[Task]] = defaultdict(list)
-    for task in tasks:
-        by_day[task.day].append(task)
-    for day in sorted(by_day):
-        types = sorted({data_type for task in by_day[day] for data_type in task.data_types})
-        found = {data_type: live(store, day, data_type) for data_type in types}
-        for task in by_day[day]:
-            held = {t: ticks for t in task.data_types if (ticks := present(task, t, found[t]))}
-            yield task, held
+    ordered = sorted(tasks, key=lambda task: task.day)
+    data_types = sorted({data_type for types in {task.data_types for task in ordered} for data_type in types})
+    listed = by_day(store, {task.day for task in ordered}, data_types)
+    for day, of_day in groupby(ordered, key=lambda task: task.day):
+        found = next(found for other, found in listed if other == day)
+        for task in of_day:
+            yield task, {t: ticks for t in task.data_types if found and (ticks := present(task, t, found))}

@@ -34,8 +34,17 @@ class ListedSymbol:
         >>> [symbol.offered_on(date(2023, 12, day)) for day in (21, 22, 29, 30)]
         [False, True, True, False]
         """
-        since = self.available_since.astimezone(UTC).date()
-        return since <= day and (self.available_to is None or day < ceil_day(self.available_to))
+        return self.listed_from <= day and (self.listed_to is None or day < self.listed_to)
+
+    @property
+    def listed_from(self) -> date:
+        """Return the first UTC date on which it is offered."""
+        return self.available_since.astimezone(UTC).date()
+
+    @property
+    def listed_to(self) -> date | None:
+        """Return the UTC date after the last one on which it is offered, None while it has no end."""
+        return None if self.available_to is None else ceil_day(self.available_to)
 
 
 @dataclass(frozen=True, slots=True)
