@@ -12,9 +12,13 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
+from itertools import repeat
+from operator import attrgetter
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from runner.ledger import canonical
@@ -38,7 +42,10 @@ PLAN_SCHEMA = pa.schema(
         pa.field("parts", pa.list_(pa.string()), nullable=False),
     ]
 )
+_TASK_FIELDS = ("stage", "day", "key", "data_types", "predicted_bytes", "parts")
 _SOURCE_FIELDS = ("exchange", "symbol", "inverse", "amount_unit", "contract_size", "listed_from", "listed_to")
+_SOURCE_VALUES = attrgetter(*_SOURCE_FIELDS)
+_NO_VALUES = (None,) * len(_SOURCE_FIELDS)
 
 # Compressed bytes of one instrument-day where nothing is known of it yet: the median of what the field reports,
 # far below the few busiest instruments. Only the ratios matter: they spread the first run over its shards.
@@ -110,7 +117,7 @@ def predict(
     """Return the tasks with predicted bytes.
 
     `sizes` are the newest known bytes by (key, data type); unknown ones take the median of their (venue, data type),
-    else a shipped first guess.
+    else a shipped first guess. A task that has a size keeps it.
 
     >>> from datetime import date
     >>> task = Task(Stage.DOWNLOAD, date(2024, 8, 8), "A:SPOT_PAIR:X-Y", ("trades",))
@@ -122,11 +129,18 @@ def predict(
         by_venue[venue_of(key), data_type].append(known)
     medians = {group: int(statistics.median(values)) for group, values in by_venue.items()}
 
-    def size(key: str, data_type: str) -> int:
-        guess = medians.get((venue_of(key), data_type), FIRST_GUESS_BYTES.get(data_type, 0))
-        return sizes.get((key, data_type), guess)
+    # Asked once for each instrument and not once a day.
+    @cache
+    def size(key: str, data_types: tuple[str, ...]) -> int:
+        guesses = {t: medians.get((venue_of(key), t), FIRST_GUESS_BYTES.get(t, 0)) for t in data_types}
+        return sum(sizes.get((key, t), guess) for t, guess in guesses.items())
 
-    return tuple(replace(t, predicted_bytes=sum(size(t.key, d) for d in t.data_types)) for t in tasks)
+    return tuple(
+        t
+        if t.predicted_bytes
+        else Task(t.stage, t.day, t.key, t.data_types, t.source, size(t.key, t.data_types), t.parts)
+        for t in tasks
+    )
 
 
 def pack(tasks: Sequence[Task], shards: int) -> Plan:
@@ -192,24 +206,24 @@ def encode(plan: Plan) -> bytes:
     ()
     """
     sink = io.BytesIO()
-    with pq.ParquetWriter(sink, PLAN_SCHEMA, compression="zstd", compression_level=1) as writer:
+    # Statistics would make the footer, which every worker reads, larger than a shard.
+    options = {"compression": "zstd", "compression_level": 1, "write_statistics": False}
+    with pq.ParquetWriter(sink, PLAN_SCHEMA, **options) as writer:
         for number, shard in enumerate(plan.shards):
-            rows = [_row(number, task) for task in shard]
-            writer.write_table(pa.Table.from_pylist(rows, schema=PLAN_SCHEMA), row_group_size=max(1, len(rows)))
+            writer.write_table(_table(number, shard), row_group_size=max(1, len(shard)))
     return sink.getvalue()
 
 
-def decode(file: BinaryIO) -> Plan:
-    """Return the plan that `encode` wrote. Raises pyarrow's errors when the file is no plan.
+def decode(file: BinaryIO) -> Iterator[tuple[Task, ...]]:
+    """Yield the shards of the plan that `encode` wrote, one after another. Raises pyarrow's errors for another file.
 
-    >>> decode(io.BytesIO(encode(Plan(())))).tasks
-    ()
+    >>> list(decode(io.BytesIO(encode(Plan(())))))
+    []
     """
     # No threads: one of Arrow's that drops a Python buffer while the interpreter ends could abort the process.
-    parquet = pq.ParquetFile(file)
-    return Plan(
-        tuple(_tasks(parquet.read_row_group(group, use_threads=False)) for group in range(parquet.num_row_groups))
-    )
+    parquet, shared = pq.ParquetFile(file), _Shared()
+    for group in range(parquet.num_row_groups):
+        yield shared.tasks(parquet.read_row_group(group, use_threads=False))
 
 
 def decode_shard(file: BinaryIO, shard: int) -> tuple[Task, ...]:
@@ -219,7 +233,20 @@ def decode_shard(file: BinaryIO, shard: int) -> tuple[Task, ...]:
     ()
     """
     parquet = pq.ParquetFile(file)
-    return _tasks(parquet.read_row_group(shard, use_threads=False)) if shard < parquet.num_row_groups else ()
+    return _Shared().tasks(parquet.read_row_group(shard, use_threads=False)) if shard < parquet.num_row_groups else ()
+
+
+def shard_sizes(body: bytes) -> tuple[tuple[int, int], ...]:
+    """Return (tasks, predicted bytes) of each shard of a whole plan object, without making its tasks.
+
+    >>> from datetime import date
+    >>> t = [Task(Stage.DOWNLOAD, date(2024, 8, 8), k, (), None, b) for k, b in (("A", 5), ("B", 4), ("C", 3))]
+    >>> shard_sizes(encode(pack(t, 2)))
+    ((1, 5), (2, 7))
+    """
+    parquet = pq.ParquetFile(io.BytesIO(body))
+    groups = (parquet.read_row_group(n, ["predicted_bytes"], use_threads=False) for n in range(parquet.num_row_groups))
+    return tuple((group.num_rows, pc.sum(group.column(0)).as_py() or 0) for group in groups)
 
 
 def decode_bytes(body: bytes) -> Plan:
@@ -228,7 +255,7 @@ def decode_bytes(body: bytes) -> Plan:
     >>> decode_bytes(encode(Plan(()))).shards
     ()
     """
-    return decode(io.BytesIO(body))
+    return Plan(tuple(decode(io.BytesIO(body))))
 
 
 def without(task: Task, data_types: Iterable[str]) -> Iterator[Task]:
@@ -244,30 +271,39 @@ def without(task: Task, data_types: Iterable[str]) -> Iterator[Task]:
         yield replace(task, data_types=types)
 
 
-def _row(shard: int, task: Task) -> dict[str, Any]:
-    source = {name: getattr(task.source, name) for name in _SOURCE_FIELDS} if task.source else {}
-    return {
-        "shard": shard,
-        "stage": str(task.stage),
-        "day": task.day,
-        "key": task.key,
-        "data_types": list(task.data_types),
-        "predicted_bytes": task.predicted_bytes,
-        **source,
-        "parts": list(task.parts),
+def _table(number: int, tasks: Sequence[Task]) -> pa.Table:
+    sources = [_values(task.source) for task in tasks]
+    columns: dict[str, Sequence[Any]] = {
+        "shard": [number] * len(tasks),
+        **{name: [getattr(task, name) for task in tasks] for name in _TASK_FIELDS},
+        **dict(zip(_SOURCE_FIELDS, zip(*sources, strict=True) if sources else repeat(()), strict=False)),
     }
+    return pa.table([pa.array(columns[field.name], field.type) for field in PLAN_SCHEMA], schema=PLAN_SCHEMA)
 
 
-def _tasks(table: pa.Table) -> tuple[Task, ...]:
-    return tuple(
-        Task(
-            stage=Stage(row["stage"]),
-            day=row["day"],
-            key=row["key"],
-            data_types=tuple(row["data_types"]),
-            source=None if row["exchange"] is None else Source(**{name: row[name] for name in _SOURCE_FIELDS}),
-            predicted_bytes=row["predicted_bytes"],
-            parts=tuple(row["parts"]),
-        )
-        for row in table.to_pylist()
-    )
+def _values(source: Source | None) -> tuple[Any, ...]:
+    return _NO_VALUES if source is None else _SOURCE_VALUES(source)
+
+
+class _Shared:
+    """Rows to tasks. Equal keys, lists and sources become one object: there may be millions of tasks."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, Any] = {}
+        self._sources: dict[tuple[Any, ...], Source | None] = {_NO_VALUES: None}
+
+    def tasks(self, rows: pa.Table) -> tuple[Task, ...]:
+        """Return the tasks of a row group."""
+        columns = {name: rows.column(name).to_pylist() for name in PLAN_SCHEMA.names}
+        one = self._known.setdefault
+        parts = {name: [one(t := tuple(v), t) for v in columns[name]] for name in ("data_types", "parts")}
+        sources = map(self._source, zip(*(columns[name] for name in _SOURCE_FIELDS), strict=True))
+        stages = map(Stage, columns["stage"])
+        days, keys = ([one(value, value) for value in columns[name]] for name in ("day", "key"))
+        rest = (parts["data_types"], sources, columns["predicted_bytes"], parts["parts"])
+        return tuple(map(Task, stages, days, keys, *rest))
+
+    def _source(self, values: tuple[Any, ...]) -> Source | None:
+        if values not in self._sources:
+            self._sources[values] = Source(*values)
+        return self._sources[values]

@@ -90,6 +90,12 @@ class BookCandles:
             values[at] = batch.column(name).take(pa.array(rows)).to_numpy(zero_copy_only=False)
         self._rows += batch.num_rows
 
+    def skip(self, rows: int) -> None:
+        """Pass over the next rows of the file, none of which lies on the day."""
+
+    def next_file(self) -> None:
+        """End the file: the rows that follow are of the next one."""
+
     def finish(self) -> dict[str, pa.Table]:
         """Return the book candles of the day by timeframe, one row per bar, columns of `book_candles_schema`."""
         schema = book_candles_schema(self._depth)

@@ -100,6 +100,12 @@ class Tickers:
             self._before = last_bar, float(interest[row]), int(local[row])
         self._rows += batch.num_rows
 
+    def skip(self, rows: int) -> None:
+        """Pass over the next rows of the file, none of which is of interest."""
+
+    def next_file(self) -> None:
+        """End the file: the rows that follow are of the next one."""
+
     def newest(self, name: str, timeframe: str) -> _Newest:
         """Return the last value of each bar that is not null."""
         return self._newest[name].rolled_up(TIMEFRAMES[timeframe] // _BASE_S)
@@ -143,9 +149,19 @@ class Liquidations:
         self._local = np.full(BUCKETS, NEVER_US)
 
     @property
-    def rows(self) -> int:
-        """Return how many rows were added; complete after `next_file`."""
-        return self._slices.rows_before + self._slices.rows_in + self._slices.rows_after
+    def rows_before(self) -> int:
+        """Return how many rows lie before the day; like its neighbours, complete after `next_file`."""
+        return self._slices.rows_before
+
+    @property
+    def rows_in(self) -> int:
+        """Return how many rows lie on the day."""
+        return self._slices.rows_in
+
+    @property
+    def rows_after(self) -> int:
+        """Return how many rows lie after the day."""
+        return self._slices.rows_after
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Fold in the next rows of the file: columns timestamp, local_timestamp, side, amount."""

@@ -9,7 +9,7 @@ from runner.errors import Action, PoisonError, action_for
 from runner.ledger import Fold, RunRecord
 from runner.plan import Plan
 from runner.spec import Selection
-from runner.stages import outputs
+from runner.stages import outputs, sealing
 from runner.store import Store
 from runner.task import Entry, Outcome, Stage, Task
 
@@ -33,7 +33,10 @@ def outcomes(store: Store, record: RunRecord, exits: Mapping[int, int]) -> Mappi
     return entries
 
 
-_KEPT: Mapping[Stage, Callable[[Store, Iterable[Task]], Iterator[Entry]]] = {Stage.DOWNLOAD: outputs.kept}
+_KEPT: Mapping[Stage, Callable[[Store, Iterable[Task]], Iterator[Entry]]] = {
+    Stage.DOWNLOAD: outputs.kept,
+    Stage.CANDLES: sealing.kept,
+}
 """What the store proves of tasks, by stage, told by listings; other stages do their tasks again."""
 
 

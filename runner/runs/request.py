@@ -9,13 +9,13 @@ from datetime import date
 from typing import Any
 
 from runner import ledger, plan
-from runner.errors import SpecError
+from runner.errors import NotFoundError, SpecError
 from runner.ledger import Fold
 from runner.market.names import SCHEMA_VERSION
 from runner.plan import Plan
 from runner.runs.state import ending
 from runner.spec import RunSpec, Selection
-from runner.stages import expected, outputs
+from runner.stages import expected, outputs, sealing
 from runner.store import Store, open_store
 from runner.tardis.client import Limits, Tardis
 from runner.task import Stage, Task
@@ -134,6 +134,16 @@ def _validate_tasks(spec: RunSpec, store: Store, tardis: Tardis, days: tuple[dat
     return (task for day in found for task in expected.venue_tasks(day, spec))
 
 
+def _candle_tasks(spec: RunSpec, store: Store, tardis: Tardis, days: tuple[date, ...]) -> Iterable[Task]:
+    found = list(expected.expect(spec, store, tardis, days))
+    expected.refuse_nothing(spec, found)
+    if not (tasks := tuple(sealing.candle_tasks(store, found))):
+        raise NotFoundError(
+            f"no candles come of {', '.join(spec.data_types)}; give --data-types trades or book snapshots"
+        )
+    return tasks
+
+
 @dataclass(frozen=True, slots=True)
 class _Planning:
     """How a stage's request becomes tasks: all of them, and those that the store lacks (None: always all)."""
@@ -144,6 +154,7 @@ class _Planning:
 
 _STAGES: Mapping[Stage, _Planning] = {
     Stage.DOWNLOAD: _Planning(_download_tasks, outputs.missing),
+    Stage.CANDLES: _Planning(_candle_tasks, sealing.missing),
     Stage.VALIDATE: _Planning(_validate_tasks),
 }
 

@@ -1,0 +1,38 @@
+"""Why something is not in the store: what the ledgers of download runs and the instrument tables say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+
+from runner import ledger
+from runner.stages.instruments import read_instruments
+from runner.store import Store
+from runner.task import Entry, Stage, Task
+
+
+class Reasons:
+    """Why things are missing: the newest ledger entry of each (task id, data type), and what the source had exported.
+
+    Each is read once, at the first question.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._newest: Mapping[tuple[str, str], tuple[str, Entry]] | None = None
+        self._exported: dict[date, Mapping[str, date]] = {}
+
+    def of(self, day: date, key: str, data_type: str) -> tuple[str, Entry] | None:
+        """Return the newest (run, entry) of a (task, data type), or None when no ledger names it."""
+        if self._newest is None:
+            self._newest = ledger.newest_entries(self._store, Stage.DOWNLOAD)
+        return self._newest.get((Task(Stage.DOWNLOAD, day, key, ()).id, data_type))
+
+    def exported(self, task: Task) -> bool:
+        """Tell whether the source had exported a task's day when its instrument table was written."""
+        if task.source is None:
+            return True
+        if task.day not in self._exported:
+            table = read_instruments(self._store, task.day)
+            self._exported[task.day] = table.exported_until if table else {}
+        return task.day < self._exported[task.day].get(task.source.exchange, date.max)
