@@ -105,7 +105,7 @@ class Tardis:
         IntegrityError to have the file fetched again; its other errors end the fetch. Raises TransientError,
         IntegrityError, SourceError, NotAllowedError, ConfigError, DrainedError: each one line that names the file.
         """
-        tries = Tries(self.limits, self.stop, self._stuck)
+        tries = Tries(str(file), self.limits, self.stop, self._stuck)
         try:
             fetched = self._settled(file, self._tried(tries, file, consume))
         except TransientError as e:
@@ -192,7 +192,7 @@ class Tardis:
         return raise_for(answer, lock_wait_s=self.limits.backoff_max_s)
 
     def _retried(self, what: str, attempt: Callable[[], T]) -> T:
-        tries = Tries(self.limits, self.stop, self._stuck)
+        tries = Tries(what, self.limits, self.stop, self._stuck)
         try:
             return tries.run(attempt)
         except TransientError as e:
@@ -203,9 +203,11 @@ class Tardis:
     def _final(self, what: str, error: TransientError, attempts: int) -> RunnerError:
         """Return the error that ends a request whose attempts all failed, the last one with `error`."""
         tried = f"{what}: {error} (attempts: {attempts})"
-        if isinstance(error, ToldToWait) and error.locked:
-            limit = f"nothing downloaded for {self.limits.lock_limit_s:g} s"
-            return NotAllowedError(f"{what}: {error}; {limit}: egress must be one address for all users of this key")
+        if isinstance(error, ToldToWait):
+            limit = f"{what}: {error}; nothing downloaded for {self.limits.lock_limit_s:g} s"
+            if error.locked:
+                return NotAllowedError(f"{limit}: egress must be one address for all users of this key")
+            return TransientError(f"{limit}: a quota is used up, or the source is down; retry later")
         if isinstance(error, RefusedError):
             since = f"refused for {self.limits.refusal_s:g} s, by api-key-info too"
             return NotAllowedError(f"{what}: {error}; {since}: set a valid TARDIS_API_KEY")

@@ -6,6 +6,7 @@ failure, however long; a refused key is asked again until the refusal is believe
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -21,6 +22,11 @@ from runner.tardis.limits import Limits
 
 T = TypeVar("T")
 
+# The official clients take a longer wait for a used-up quota.
+_QUOTA_S = 300.0
+
+log = logging.getLogger(__name__)
+
 
 def _wait(stop: threading.Event, seconds: float) -> None:
     """Wait; DrainedError as soon as the process is told to stop."""
@@ -32,9 +38,11 @@ def _wait(stop: threading.Event, seconds: float) -> None:
 class Tries:
     """One request's attempts; `attempts` counts them without waits told by the source and refusals of the key.
 
+    `what` is asked for, as log lines name it.
     `stuck(since)`: whether nothing at all came through for too long since that moment of the monotonic clock.
     """
 
+    what: str
     limits: Limits
     stop: threading.Event
     stuck: Callable[[float], bool]
@@ -83,6 +91,9 @@ class Tries:
         if told.locked and left_s > 0:
             # the lock may outlast our patience: look once more when that ends
             self._pause_s = min(self._pause_s, left_s)
+        if not self._over:
+            quota = ", a quota is used up" if told.wait_s > _QUOTA_S and not told.locked else ""
+            log.warning("%s: %s: parked%s; it goes on by itself", self.what, told, quota)
 
     def _refused(self, now: float) -> None:
         if self._refused_since is None:
