@@ -202,7 +202,7 @@ def imbalance(plan: Plan) -> float:
 def encode(plan: Plan) -> bytes:
     """Return the plan as Parquet, row group i holding the rows of shard i in the order they are to be done.
 
-    >>> decode(io.BytesIO(encode(Plan(())))).shards
+    >>> decode_bytes(encode(Plan(()))).shards
     ()
     """
     sink = io.BytesIO()
