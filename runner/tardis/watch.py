@@ -138,13 +138,23 @@ class _Watched(io.RawIOBase):
         super().close()
 
 
+class _Lines(io.BufferedReader):
+    """An answer's lines and body. A line must end: else half of a chunk's size, say 0 of 0400, looks like the last."""
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        line = super().readline(size)
+        if line and not line.endswith(b"\n") and (size is None or size < 0 or len(line) < size):
+            raise http.client.IncompleteRead(line)
+        return line
+
+
 class _Response(http.client.HTTPResponse):
     """An answer whose bytes all come through the watch that was current when it began."""
 
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp.close()
-        self.fp = io.BufferedReader(_Watched(sock, _CURRENT.get()))
+        self.fp = _Lines(_Watched(sock, _CURRENT.get()))
 
 
 class _Connecting:
