@@ -8,7 +8,7 @@ Parquet key-value metadata is not part of a schema here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +21,7 @@ __all__ = [
     "CANDLES",
     "DATA_TYPES",
     "DEFAULT_DATA_TYPES",
+    "OPTION_FEATURES",
     "SCHEMA_VERSION",
     "TICK_ROW_GROUP",
     "TIME",
@@ -72,6 +73,18 @@ class DataType:
         ['timestamp', 'local_timestamp', 'ask_amount', 'ask_price', 'bid_price', 'bid_amount']
         """
         return pa.schema([(column.name, column.type) for column in self.columns])
+
+    @property
+    def grouped(self) -> DataType:
+        """Return the type as in the file of a group, where `symbol` tells rows apart and is stored.
+
+        >>> DATA_TYPES["liquidations"].grouped.ticks.names[:4]
+        ['timestamp', 'local_timestamp', 'symbol', 'id']
+        """
+        if any(column.name == "symbol" for column in self.columns):
+            return self
+        symbol = Column("symbol", "symbol", _TEXT, DICTIONARY)
+        return replace(self, columns=(*self.columns[:2], symbol, *self.columns[2:]))
 
 
 def encoding_of(name: str, kind: pa.DataType) -> str:
@@ -192,6 +205,19 @@ CANDLES: pa.Schema = pa.schema(
     ]
 )
 """One candle a row. Times in ms where a name says delay or latency; `timestamp` is the bar's open."""
+
+
+OPTION_FEATURES: pa.Schema = pa.schema(
+    [
+        *((name, _TEXT) for name in ("venue", "underlying", "timeframe")),
+        *((name, TIME) for name in ("timestamp", "timestamp_out")),
+        ("listed", _FLAG),
+        *((name, _NUMBER) for name in ("skew_25d_put_call_ratio", "atm_mark_iv")),
+        ("expiry", TIME),
+        *((name, _NUMBER) for name in ("put_strike", "put_mark_iv", "call_strike", "call_mark_iv", "atm_strike")),
+    ]
+)
+"""One bar of an underlying a row, sampled at the bar's end; `market.options` says what the columns are."""
 
 
 def _book_features(depth: int) -> Iterator[tuple[str, pa.DataType]]:

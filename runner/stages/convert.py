@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -21,11 +21,17 @@ from runner import layout
 from runner.ledger import canonical, sha256
 from runner.market.book import BookCandles
 from runner.market.candles import Bars, TradeCandles
+from runner.market.groups import UNPARSED
+from runner.market.names import OPTIONS_CHAIN, is_group
+from runner.market.options import OptionFeatures
 from runner.market.schema import CANDLES as CANDLES_SCHEMA
 from runner.market.schema import (
     DATA_TYPES,
+    OPTION_FEATURES,
     SCHEMA_VERSION,
     TICK_ROW_GROUP,
+    TIMEFRAMES,
+    DataType,
     Digest,
     book_candles_schema,
     book_depth,
@@ -59,9 +65,10 @@ class Span:
 class Ticks:
     """A tick file ready to commit: its path and span, the facts that go with the object, derived tables by key.
 
-    `oddities` counts what is strange in it.
+    `oddities` counts what is strange in the source's file.
     """
 
+    subject: Subject
     path: Path
     span: Span
     metadata: Mapping[str, str]
@@ -71,11 +78,12 @@ class Ticks:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The (task, data type) at hand, and where its instrument is at the source."""
+    """The (task, data type) at hand, and where its instrument is at the source. `part` is the underlying, if split."""
 
     task: Task
     data_type: str
     source: Source
+    part: str = ""
 
     @property
     def origin(self) -> str:
@@ -88,19 +96,82 @@ class Subject:
         return self.task.key.split(":", 1)[0]
 
     @property
+    def key(self) -> str:
+        """Return the instrument key, or what stands for it in the names of a part."""
+        return layout.part_key(self.task.key, self.part) if self.part else self.task.key
+
+    @property
+    def columns(self) -> DataType:
+        """Return what the ticks consist of; those of a group tell the symbol of each row."""
+        data_type = DATA_TYPES[self.data_type]
+        return data_type.grouped if is_group(self.task.key) else data_type
+
+    @property
+    def ticks_key(self) -> str:
+        """Return the key of the ticks object."""
+        return layout.ticks(self.task.day, self.data_type, self.key)
+
+    @property
+    def derived(self) -> Mapping[str, str]:
+        """Return the keys of the objects derived from these ticks, by timeframe; none where none come of them."""
+        if self.part == UNPARSED:
+            return {}
+        parts = (self.part,) if self.part else ()
+        keys = layout.outputs(self.task.day, self.data_type, self.task.key, parts)[:-1]
+        return dict(zip(TIMEFRAMES, keys, strict=True)) if keys else {}
+
+    @property
     def bars(self) -> Bars:
         """Return what candles must know of the instrument."""
         s = self.source
         return Bars(
             day=self.task.day,
             venue=self.venue,
-            key=self.task.key,
+            key=(self.part or s.symbol) if self.data_type == OPTIONS_CHAIN else self.task.key,
             inverse=s.inverse,
             amount_unit=s.amount_unit,
             contract_size=s.contract_size,
             listed_from=s.listed_from,
             listed_to=s.listed_to,
         )
+
+
+class TickFile:
+    """The ticks of one subject on their way to a file, with their digest and what is derived from them."""
+
+    def __init__(self, subject: Subject, path: Path) -> None:
+        self._subject, self._path = subject, path
+        schema = subject.columns.ticks
+        self._writer = pq.ParquetWriter(path, schema, **writer_options(schema))
+        self._digest, self._span, self._sums = Digest(schema), Span(), _accumulator(subject)
+
+    def write(self, rows: pa.Table) -> None:
+        """Append rows, at least one, as a row group."""
+        self._writer.write_table(rows, row_group_size=TICK_ROW_GROUP)
+        self._digest.update(rows)
+        self._span.add(rows)
+        if self._sums is not None:
+            for batch in rows.to_batches():
+                self._sums.add(batch)
+
+    def close(self) -> None:
+        """Close the file as it is; it is of no more use."""
+        self._writer.close()
+
+    def finish(self, source_md5: str, source_bytes: int) -> Ticks:
+        """Close the file with its facts in the footer; return it with what is derived from it."""
+        outcome = Outcome.DONE if self._span.rows else Outcome.EMPTY
+        metadata = _metadata(self._subject, outcome, self._digest.hexdigest(), self._span, source_md5)
+        metadata["source_bytes"] = str(source_bytes)
+        self._writer.add_key_value_metadata(_footer(self._subject, metadata, [self._subject.origin]))
+        self._writer.close()
+        if (rows := pq.read_metadata(self._path).num_rows) != self._span.rows:
+            raise OSError(f"{self._path} holds {rows} rows of the {self._span.rows} written to it")
+        tables = _tables(self._sums, self._path)
+        if self._sums is not None and (counted := _counted(self._sums)) != self._span.rows:
+            raise ValueError(f"{self._subject.ticks_key}: its bars saw {counted} rows of {self._span.rows}")
+        derived = {key: tables[timeframe] for timeframe, key in self._subject.derived.items()}
+        return Ticks(self._subject, self._path, self._span, metadata, derived)
 
 
 class Conversion:
@@ -111,16 +182,15 @@ class Conversion:
 
     def __init__(self, subject: Subject, path: Path) -> None:
         self._subject, self._path = subject, path
-        self._schema = DATA_TYPES[subject.data_type].ticks
-        self._writer: pq.ParquetWriter | None = None
-        self._begin()
+        self._file: TickFile | None = None
+        self._oddities = Oddities(subject.task.day)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._file is not None:
+            self._file.close()
 
     def consume(self, chunks: Iterator[bytes]) -> None:
         """Write the ticks of a gzip CSV, forgetting what an earlier attempt wrote. Exhausts `chunks`.
@@ -128,57 +198,35 @@ class Conversion:
         Raises IntegrityError when the content is not the whole file, OSError when the disk fails.
         """
         self.__exit__()
-        self._begin()
-        source, data_type = self._subject.source, DATA_TYPES[self._subject.data_type]
-        self._writer = pq.ParquetWriter(self._path, self._schema, **writer_options(self._schema))
-        day = self._subject.task.day
-        batches = csv.read(chunks, data_type, exchange=source.exchange, symbol=source.symbol, day=day)
-        for group in _row_groups(batches):
+        self._oddities = Oddities(self._subject.task.day)
+        self._file = TickFile(self._subject, self._path)
+        for group in row_groups(chunks, self._subject):
             self._oddities.add(group)
-            self._writer.write_table(group, row_group_size=TICK_ROW_GROUP)
-            self._digest.update(group)
-            self._span.add(group)
-            if self._sums is not None:
-                for batch in group.to_batches():
-                    self._sums.add(batch)
+            self._file.write(group)
         self._oddities.check()
 
     def finish(self, source_md5: str, source_bytes: int) -> Ticks:
         """Close the file with its facts in the footer; return it with its candles."""
-        if self._writer is None:
+        if self._file is None:
             raise ValueError("nothing was consumed")
-        outcome = Outcome.DONE if self._span.rows else Outcome.EMPTY
-        metadata = _metadata(self._subject, outcome, self._digest.hexdigest(), self._span, source_md5)
-        metadata["source_bytes"] = str(source_bytes)
-        self._writer.add_key_value_metadata(_footer(self._subject, metadata, [self._subject.origin]))
-        self._writer.close()
-        self._writer = None
-        if (rows := pq.read_metadata(self._path).num_rows) != self._span.rows:
-            raise OSError(f"{self._path} holds {rows} rows of the {self._span.rows} written to it")
-        candles = _candles(self._sums, self._subject, self._path)
-        if self._sums is not None and (counted := _counted(self._sums)) != self._span.rows:
-            raise ValueError(f"candles of {self._subject.origin} saw {counted} rows of {self._span.rows}")
-        return Ticks(self._path, self._span, metadata, candles, self._oddities.facts())
-
-    def _begin(self) -> None:
-        self._digest, self._span, self._oddities = Digest(self._schema), Span(), Oddities(self._subject.task.day)
-        self._sums = _accumulator(self._subject)
+        ticks = self._file.finish(source_md5, source_bytes)
+        return replace(ticks, oddities=self._oddities.facts())
 
 
 def nothing(subject: Subject, path: Path, outcome: Outcome, proof: Mapping[str, object]) -> Ticks:
     """Write a zero-row file that says why there are no ticks, with the source's answer as proof."""
-    schema = DATA_TYPES[subject.data_type].ticks
+    schema = subject.columns.ticks
     metadata = _metadata(subject, outcome, Digest(schema).hexdigest(), Span(), "")
     metadata["proof"] = json.dumps(proof, sort_keys=True, default=str)[:1024]
     with pq.ParquetWriter(path, schema, **writer_options(schema)) as writer:
         writer.add_key_value_metadata(_footer(subject, metadata, [subject.origin]))
-    empty = {key: schema.empty_table() for key, schema in _derived_schemas(subject).items()}
-    return Ticks(path, Span(), metadata, empty)
+    empty = {key: _derived_schema(subject).empty_table() for key in subject.derived.values()}
+    return Ticks(subject, path, Span(), metadata, empty)
 
 
-def candle_object(subject: Subject, ticks: Ticks, *, key: str) -> tuple[bytes, dict[str, str]]:
+def candle_object(ticks: Ticks, *, key: str) -> tuple[bytes, dict[str, str]]:
     """Return the Parquet bytes and the metadata of the unsealed candles under `key`, made from these ticks alone."""
-    table = ticks.candles[key]
+    table, subject = ticks.candles[key], ticks.subject
     digest = Digest(table.schema)
     digest.update(table)
     inputs = [{"data_type": subject.data_type, "day": str(subject.task.day), "digest": ticks.metadata["digest"]}]
@@ -191,7 +239,8 @@ def candle_object(subject: Subject, ticks: Ticks, *, key: str) -> tuple[bytes, d
             ticks.metadata["source_md5"],
         ),
         "inputs": sha256(canonical(inputs)),
-        "sealed": "false",
+        # Option features go by the clock that day files are cut by: no other file has anything to add.
+        "sealed": "true" if subject.data_type == OPTIONS_CHAIN else "false",
     }
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, table.schema, **writer_options(table.schema)) as writer:
@@ -200,11 +249,12 @@ def candle_object(subject: Subject, ticks: Ticks, *, key: str) -> tuple[bytes, d
     return sink.getvalue(), metadata
 
 
-def _row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Regroup batches into tables of exactly TICK_ROW_GROUP rows, the last one shorter."""
+def row_groups(chunks: Iterator[bytes], subject: Subject) -> Iterator[pa.Table]:
+    """Yield the rows of a gzip CSV in tables of exactly TICK_ROW_GROUP rows, the last one shorter."""
     held: list[pa.RecordBatch] = []
     rows = 0
-    for batch in batches:
+    source, data_type = subject.source, DATA_TYPES[subject.data_type]
+    for batch in csv.read(chunks, data_type, exchange=source.exchange, symbol=source.symbol, day=subject.task.day):
         rest = batch
         while rows + rest.num_rows >= TICK_ROW_GROUP:
             cut = TICK_ROW_GROUP - rows
@@ -217,21 +267,25 @@ def _row_groups(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(held)
 
 
-def _accumulator(subject: Subject) -> TradeCandles | BookCandles | None:
-    if subject.data_type == "trades":
-        return TradeCandles(subject.bars)
+_Sums = TradeCandles | BookCandles | OptionFeatures
+
+
+def _accumulator(subject: Subject) -> _Sums | None:
+    if not subject.derived:
+        return None
     depth = book_depth(subject.data_type)
-    return None if depth is None else BookCandles(subject.bars, depth)
+    if depth is not None:
+        return BookCandles(subject.bars, depth)
+    return OptionFeatures(subject.bars) if subject.data_type == OPTIONS_CHAIN else TradeCandles(subject.bars)
 
 
-def _candles(sums: TradeCandles | BookCandles | None, subject: Subject, path: Path) -> dict[str, pa.Table]:
-    if sums is None:
-        return {}
-    tables = sums.finish(lambda: _times(path)) if isinstance(sums, TradeCandles) else sums.finish()
-    return {_derived_key(subject, timeframe): table for timeframe, table in tables.items()}
+def _tables(sums: _Sums | None, path: Path) -> dict[str, pa.Table]:
+    if isinstance(sums, TradeCandles):
+        return sums.finish(lambda: _times(path))
+    return sums.finish() if sums is not None else {}
 
 
-def _counted(sums: TradeCandles | BookCandles) -> int:
+def _counted(sums: _Sums) -> int:
     return sums.rows_before + sums.rows_in + sums.rows_after
 
 
@@ -243,17 +297,11 @@ def _times(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
             yield exchange, local
 
 
-def _derived_key(subject: Subject, timeframe: str) -> str:
-    task, depth = subject.task, book_depth(subject.data_type)
-    if depth is None:
-        return layout.candles(task.day, timeframe, task.key)
-    return layout.book_candles(task.day, depth, timeframe, task.key)
-
-
-def _derived_schemas(subject: Subject) -> dict[str, pa.Schema]:
+def _derived_schema(subject: Subject) -> pa.Schema:
     depth = book_depth(subject.data_type)
-    schema = CANDLES_SCHEMA if depth is None else book_candles_schema(depth)
-    return dict.fromkeys(layout.outputs(subject.task.day, subject.data_type, subject.task.key)[:-1], schema)
+    if depth is not None:
+        return book_candles_schema(depth)
+    return OPTION_FEATURES if subject.data_type == OPTIONS_CHAIN else CANDLES_SCHEMA
 
 
 def _metadata(subject: Subject, outcome: Outcome, digest: str, span: Span, source_md5: str) -> dict[str, str]:
@@ -278,7 +326,7 @@ def _footer(subject: Subject, metadata: Mapping[str, str], inputs: object) -> di
         "day": str(subject.task.day),
         "data_type": subject.data_type,
         "venue": subject.venue,
-        "key": subject.task.key,
-        "object": layout.ticks(subject.task.day, subject.data_type, subject.task.key),
+        "key": subject.key,
+        "object": subject.ticks_key,
     }
     return {**metadata, **own, "inputs": canonical(inputs).decode()}

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from runner import layout
 from runner.errors import ConfigError, TransientError
+from runner.market.names import OPTIONS_CHAIN
 from runner.stages import outputs
 from runner.stages.commit import Mode, commit, refuse_other
 from runner.stages.convert import Conversion, Subject, Ticks, candle_object, nothing
+from runner.stages.split import SplitConversion, parts_of, path_of
 from runner.stages.tools import Tools
 from runner.tardis.client import DayFile, Fetched
 from runner.task import Entry, Fact, Outcome, Task
@@ -20,7 +24,8 @@ from runner.task import Entry, Fact, Outcome, Task
 def run(task: Task, data_type: str, tools: Tools) -> Entry:
     """Fetch, convert and commit one data type of a task; return its settled or pending entry. What is there stays.
 
-    Candles are committed before the ticks, so ticks in the store mean that their candles are there too.
+    Candles are committed before the ticks, so ticks in the store mean that their candles are there too. An options
+    chain has ticks for each underlying: the last expected one's come after all other objects.
     """
     if task.source is None:
         raise ConfigError(f"{task.id}: the plan names no source for this task; submit the request anew")
@@ -28,12 +33,11 @@ def run(task: Task, data_type: str, tools: Tools) -> Entry:
     if tools.mode is Mode.KEEP and (twin := outputs.made_since(tools.store, task, data_type)):
         return outputs.entry(task, data_type, twin, kept=True, written=False)
     subject = Subject(task, data_type, task.source)
-    path = tools.scratch / f"{task.day}-{data_type}-{layout.name_of(task.key)}.parquet"
+    folder = tools.scratch / f"{task.day}-{data_type}-{layout.name_of(task.key)}"
+    folder.mkdir(parents=True, exist_ok=True)
     try:
-        fetched, ticks = _fetch(subject, path, tools)
-        if ticks is None:
-            return Entry(task.id, data_type, Outcome.PENDING, _how(fetched, started))
-        facts = _commit(subject, ticks, tools)
+        fetched, files = _fetch(subject, folder, tools)
+        facts = _commit(subject, files, tools) if files else {}
     except OSError as e:
         if e.errno != errno.ENOSPC:
             raise
@@ -41,43 +45,68 @@ def run(task: Task, data_type: str, tools: Tools) -> Entry:
             f"{task.id} {data_type}: no space left in {tools.scratch}; give the worker more scratch space"
         ) from e
     finally:
-        path.unlink(missing_ok=True)
-    return Entry(task.id, data_type, Outcome(ticks.metadata["outcome"]), {**facts, **_how(fetched, started)})
+        shutil.rmtree(folder, ignore_errors=True)
+    outcomes = [Outcome(ticks.metadata["outcome"]) for ticks in files] or [Outcome.PENDING]
+    outcome = Outcome.DONE if Outcome.DONE in outcomes else outcomes[-1]
+    return Entry(task.id, data_type, outcome, {**facts, **_how(fetched, started)})
 
 
-def _fetch(subject: Subject, path: Path, tools: Tools) -> tuple[Fetched[None], Ticks | None]:
-    """Return how the fetch ended and the ticks to commit, None when the day is not exported yet."""
+def _fetch(subject: Subject, folder: Path, tools: Tools) -> tuple[Fetched[None], tuple[Ticks, ...]]:
+    """Return how the fetch ended and the ticks to commit, none when the day is not exported yet."""
     source = subject.source
-    with Conversion(subject, path) as conversion:
-        file = DayFile(source.exchange, subject.data_type, subject.task.day, source.symbol)
+    file = DayFile(source.exchange, subject.data_type, subject.task.day, source.symbol)
+    with _conversion(subject, folder) as conversion:
         fetched = tools.tardis.fetch(file, conversion.consume)
         if fetched.outcome is Outcome.DONE:
-            return fetched, conversion.finish(fetched.source_md5 or "", fetched.source_bytes)
+            made = conversion.finish(fetched.source_md5 or "", fetched.source_bytes)
+            return fetched, (made,) if isinstance(made, Ticks) else made
     if fetched.outcome is Outcome.PENDING:
-        return fetched, None
-    return fetched, nothing(subject, path, fetched.outcome, asdict(fetched.proof) if fetched.proof else {})
+        return fetched, ()
+    proof = asdict(fetched.proof) if fetched.proof else {}
+    parts = parts_of(subject)
+    return fetched, tuple(nothing(part, path_of(folder, part), fetched.outcome, proof) for part in parts)
 
 
-def _commit(subject: Subject, ticks: Ticks, tools: Tools) -> dict[str, Fact]:
-    task = subject.task
-    last = layout.ticks(task.day, subject.data_type, task.key)
+def _conversion(subject: Subject, folder: Path) -> Conversion | SplitConversion:
+    if subject.data_type == OPTIONS_CHAIN:
+        return SplitConversion(subject, folder)
+    return Conversion(subject, path_of(folder, subject))
+
+
+def _commit(subject: Subject, files: Sequence[Ticks], tools: Tools) -> dict[str, Fact]:
     if tools.mode is Mode.KEEP:
-        refuse_other(tools.store, last, ticks.metadata)  # else a lost candle would come back beside other ticks
-    for key in ticks.candles:
-        body, metadata = candle_object(subject, ticks, key=key)
-        commit(tools.store, key, body, metadata, mode=tools.mode)
-    committed = commit(tools.store, last, ticks.path, ticks.metadata, mode=tools.mode)
+        for ticks in files:
+            # else a lost candle would come back beside other ticks
+            refuse_other(tools.store, ticks.subject.ticks_key, ticks.metadata)
+    for ticks in files:
+        for key in ticks.candles:
+            body, metadata = candle_object(ticks, key=key)
+            commit(tools.store, key, body, metadata, mode=tools.mode)
+    done = [
+        commit(tools.store, ticks.subject.ticks_key, ticks.path, ticks.metadata, mode=tools.mode) for ticks in files
+    ]
+    spans, last = [ticks.span for ticks in files], files[-1]
     return {
-        "rows": ticks.span.rows,
-        "bytes": committed.info.size,
-        "min_ts": ticks.span.min_ts,
-        "max_ts": ticks.span.max_ts,
-        "source_md5": ticks.metadata["source_md5"],
-        "digest": ticks.metadata["digest"],
-        "generation": committed.info.generation,
-        "written": committed.written,
-        **ticks.oddities,
+        "rows": sum(span.rows for span in spans),
+        "bytes": sum(committed.info.size for committed in done),
+        "min_ts": min((span.min_ts for span in spans if span.min_ts is not None), default=None),
+        "max_ts": max((span.max_ts for span in spans if span.max_ts is not None), default=None),
+        "source_md5": last.metadata["source_md5"],
+        "digest": last.metadata["digest"],
+        "generation": done[-1].info.generation,
+        "written": any(committed.written for committed in done),
+        **last.oddities,
+        **_parts(subject, files),
     }
+
+
+def _parts(subject: Subject, files: Sequence[Ticks]) -> dict[str, Fact]:
+    """Return what is to be said of the parts of an options chain: how many, and those that nobody expected."""
+    if subject.data_type != OPTIONS_CHAIN:
+        return {}
+    expected = {part.key for part in parts_of(subject)}
+    strange = [f"{t.subject.key} ({t.span.rows} rows)" for t in files if t.subject.key not in expected]
+    return {"parts": len(files), **({"unexpected_parts": ", ".join(strange)} if strange else {})}
 
 
 def _how(fetched: Fetched[None], started: float) -> dict[str, Fact]:

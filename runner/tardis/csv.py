@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from runner.errors import IntegrityError
+from runner.market.names import GROUPS
 from runner.market.schema import TIME, DataType
 from runner.tardis.gunzip import inflated
 
@@ -38,9 +39,14 @@ _DAY_US = 86_400_000_000
 
 _TAKER_SIDES = frozenset({"buy", "sell", "unknown"})
 _SIDES: Mapping[str, frozenset[str]] = {"incremental_book_L2": frozenset({"bid", "ask"})}
-_HEX = (b"x", b"X")
+_HEX = (b",0x", b",0X")
+_WORDS: Mapping[str, frozenset[str]] = {"type": frozenset({"put", "call"})}
+_REPEATED = frozenset({"side", "symbol", "type", "underlying_index"})
 _NEVER_EMPTY = frozenset({"timestamp", "local_timestamp", "is_snapshot"})
-_NEVER_EMPTY_IN: Mapping[str, frozenset[str]] = {"trades": frozenset({"price", "amount"})}
+_NEVER_EMPTY_IN: Mapping[str, frozenset[str]] = {
+    "trades": frozenset({"price", "amount"}),
+    "options_chain": frozenset({"strike_price", "expiration"}),
+}
 
 
 def read(  # noqa: PLR0913 what a file must be of, by name
@@ -54,11 +60,15 @@ def read(  # noqa: PLR0913 what a file must be of, by name
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of a gzipped day file in file order, in the schema `data_type.ticks`.
 
-    An empty gzip stream and a header without rows yield nothing. Empty numbers are null. The rows must be of
-    `exchange` and `symbol`, and have arrived on `day` (UTC; None: any), the day before or the day after.
+    An empty gzip stream and a header without rows yield nothing. Empty numbers are null. The rows must be of `exchange`
+    and `symbol`, which may be that of a group: then of any symbol, in the schema `data_type.grouped.ticks`. They must
+    have arrived on `day` (UTC; None: any), the day before or the day after.
     Raises IntegrityError, with the line where there is one, for anything but a sound file.
     """
-    rows = _Rows(data_type, f"{exchange.lower()},{symbol.upper()},".encode(), day)
+    if symbol in GROUPS:
+        rows = _Rows(data_type.grouped, f"{exchange.lower()},".encode(), day)
+    else:
+        rows = _Rows(data_type, f"{exchange.lower()},{symbol.upper()},".encode(), day)
     line = 1
     for block in _blocks(inflated(chunks, min(block_bytes, _PIECE_BYTES)), block_bytes):
         body = block
@@ -136,7 +146,7 @@ class _BadRowError(Exception):
 
 @dataclass(frozen=True)
 class _Rows:
-    """The reader of one file's blocks. Every row begins with `prefix`: exchange and symbol."""
+    """The reader of one file's blocks. Every row begins with `prefix`: exchange and, but in a group's file, symbol."""
 
     data_type: DataType
     prefix: bytes
@@ -162,7 +172,7 @@ class _Rows:
     def parse(self, block: bytes) -> pa.RecordBatch:
         """Return the rows of a block of whole lines; _BadRowError when any is not sound."""
         rows = block.count(b"\n" + self.prefix) + block.startswith(self.prefix)
-        self._check_bytes(block, rows)
+        self._check_bytes(block)
         parse, convert = self._options
         read = arrow_csv.ReadOptions(
             use_threads=False, block_size=len(block) + 1, column_names=list(self.data_type.csv_columns)
@@ -178,7 +188,7 @@ class _Rows:
         columns = [self._checked(c.name, c.type, table.column(c.csv)) for c in self.data_type.columns]
         return pa.RecordBatch.from_arrays(columns, schema=self.data_type.ticks)
 
-    def _check_bytes(self, block: bytes, rows: int) -> None:
+    def _check_bytes(self, block: bytes) -> None:
         if not block.startswith(self.prefix):
             raise _BadRowError(self._foreign)
         for byte, name in ((b"\r", "a carriage return"), (b"\0", "a NUL byte")):
@@ -189,7 +199,7 @@ class _Rows:
             if blank in block and any(pair in block for pair in (b"," + blank, blank + b",", blank + b"\n")):
                 raise _BadRowError("blanks around a value")
         # Arrow takes hexadecimal for a whole number; in an id it is none of our business
-        if any(block.count(x) > rows * self.prefix.count(x) for x in _HEX if x in block) and self._has_hex_time(block):
+        if any(begin in block for begin in _HEX) and self._has_hex_time(block):
             raise _BadRowError("a time in hexadecimal")
 
     def _has_hex_time(self, block: bytes) -> bool:
@@ -201,10 +211,8 @@ class _Rows:
         values = column.combine_chunks()
         if values.null_count and (name in _NEVER_EMPTY or name in _NEVER_EMPTY_IN.get(self.data_type.name, ())):
             raise _BadRowError(f"{name} is empty")
-        if name == "side":
-            sides = _SIDES.get(self.data_type.name, _TAKER_SIDES)
-            if not sides.issuperset(values.dictionary.to_pylist()):
-                raise _BadRowError(f"side is none of {', '.join(sorted(sides))}")
+        if pa.types.is_dictionary(values.type):
+            self._check_words(name, values.dictionary.to_pylist())
             return values.cast(kind)
         if kind == TIME:
             _check_times(name, values, self.day if name == "local_timestamp" else None)
@@ -212,6 +220,13 @@ class _Rows:
         if pa.types.is_floating(kind) and pc.all(pc.is_finite(values)).as_py() is False:
             raise _BadRowError(f"{name} is not a finite number")
         return values
+
+    def _check_words(self, name: str, words: list[str]) -> None:
+        allowed = _SIDES.get(self.data_type.name, _TAKER_SIDES) if name == "side" else _WORDS.get(name)
+        if allowed is not None and not allowed.issuperset(words):
+            raise _BadRowError(f"{name} is none of {', '.join(sorted(allowed))}")
+        if name == "symbol" and "" in words:
+            raise _BadRowError("symbol is empty")
 
 
 def _check_times(name: str, values: pa.Array, day: date | None) -> None:
@@ -231,4 +246,4 @@ def _check_times(name: str, values: pa.Array, day: date | None) -> None:
 def _read_as(name: str, kind: pa.DataType) -> pa.DataType:
     if kind == TIME:
         return pa.int64()
-    return pa.dictionary(pa.int32(), pa.string()) if name == "side" else kind
+    return pa.dictionary(pa.int32(), pa.string()) if name in _REPEATED else kind

@@ -232,7 +232,7 @@ def test_what_the_source_does_not_have_is_a_file_that_says_so(outcome, data_type
     assert len(json.dumps(dict(ticks.metadata)).encode()) < 8_192
     assert tuple(ticks.candles) == layout.outputs(DAY, data_type, KEY)[:-1]
     for key in ticks.candles:
-        body, metadata = candle_object(subject_of(data_type), ticks, key=key)
+        body, metadata = candle_object(ticks, key=key)
         assert pq.read_table(io.BytesIO(body)).num_rows == 0
         assert (metadata["outcome"], metadata["rows"], metadata["sealed"]) == (str(outcome), "0", "false")
 
@@ -241,7 +241,7 @@ def test_candle_objects_say_what_they_are_made_from(tmp_path: Path) -> None:
     subject = subject_of("trades")
     ticks = convert(subject, sample("trades"), tmp_path / "t.parquet")
     key = layout.candles(DAY, "1m", KEY)
-    body, metadata = candle_object(subject, ticks, key=key)
+    body, metadata = candle_object(ticks, key=key)
     table = pq.read_table(io.BytesIO(body))
     assert pq.read_metadata(io.BytesIO(body)).num_row_groups == 1
     assert table.replace_schema_metadata(None).equals(ticks.candles[key])
@@ -253,7 +253,7 @@ def test_candle_objects_say_what_they_are_made_from(tmp_path: Path) -> None:
     digest = Digest(table.schema.remove_metadata())
     digest.update(table.replace_schema_metadata(None))
     assert digest.hexdigest() == known["digest"] == metadata["digest"]
-    assert candle_object(subject, ticks, key=key) == (body, metadata)
+    assert candle_object(ticks, key=key) == (body, metadata)
 
 
 # Candles against the contract, in plain Python.

@@ -234,7 +234,9 @@ def test_a_full_scratch_disk_is_worth_another_try(sandbox, store, tools) -> None
     """/dev/full takes no byte, as a disk without space."""
     _, tardis = sandbox(generate=GENERATED)
     kit = tools(store, tardis)
-    (kit.scratch / f"{DAY}-trades-{KEY}.parquet").symlink_to("/dev/full")
+    folder = kit.scratch / f"{DAY}-trades-{KEY}"
+    folder.mkdir()
+    (folder / f"{KEY}.parquet").symlink_to("/dev/full")
     with pytest.raises(TransientError, match=f"no space left in {kit.scratch}"):
         download.run(task(), "trades", kit)
     assert list(store.list("")) == []
