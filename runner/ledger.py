@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 from runner import layout
 from runner.errors import ConfigError, NotFoundError, PoisonError, PreconditionError, RunnerError, WorkerExit
-from runner.store import ABSENT, ObjectInfo, Store
+from runner.store import ABSENT, ObjectInfo, Store, open_object
 from runner.task import Entry, Fact, Outcome
 
 API_VERSION = "runner/v1"
@@ -28,7 +28,17 @@ DEATHS_FAILED = 3
 PREEMPTIONS_FAILED = 6
 """A task interrupted by this many preemptions has failed."""
 
-_LEDGERS_READ = 2_000
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """What a run record says of its plan object: the SHA-256 for who reads it whole, size and CRC-32C for others."""
+
+    sha256: str
+    size: int
+    crc32c: int
+
+    def __str__(self) -> str:
+        return f"{self.size} bytes, CRC-32C {self.crc32c:08x}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +46,13 @@ class RunRecord:
     """What was asked: the commit of a run, written once, after its plan.
 
     `request` is the canonical request that the id is derived from, `spec` the whole specification as JSON values,
-    `plan_sha256` the hash of the plan object, `created` the store's time of the commit.
+    `plan` pins the plan object, `created` is the store's time of the commit.
     """
 
     id: str
     request: Mapping[str, Any]
     spec: Mapping[str, Any]
-    plan_sha256: str
+    plan: Pin
     shards: int
     tasks: int
     predicted_bytes: int
@@ -92,12 +102,23 @@ class Fold:
 
 
 def sha256(body: bytes) -> str:
-    """Return the hash by which a run record pins its plan.
+    """Return the hash of bytes, in hex.
 
     >>> sha256(b"")[:8]
     'e3b0c442'
     """
     return hashlib.sha256(body).hexdigest()
+
+
+def pin(body: bytes) -> Pin:
+    """Return what pins a plan object of these bytes.
+
+    >>> pin(b"123456789").crc32c == 0xE3069283
+    True
+    """
+    import google_crc32c  # noqa: PLC0415 - not for who only reads records
+
+    return Pin(sha256(body), len(body), google_crc32c.value(body))
 
 
 def canonical(value: object) -> bytes:
@@ -117,7 +138,7 @@ def write_run(store: Store, record: RunRecord) -> bool:
         "request": record.request,
         "spec": record.spec,
         "plan": {
-            "sha256": record.plan_sha256,
+            **asdict(record.plan),
             "shards": record.shards,
             "tasks": record.tasks,
             "predictedBytes": record.predicted_bytes,
@@ -142,7 +163,7 @@ def read_run(store: Store, run: str) -> RunRecord | None:
             id=document["id"],
             request=document["request"],
             spec=document["spec"],
-            plan_sha256=plan["sha256"],
+            plan=Pin(plan["sha256"], plan["size"], plan["crc32c"]),
             shards=plan["shards"],
             tasks=plan["tasks"],
             predicted_bytes=plan["predictedBytes"],
@@ -164,19 +185,39 @@ def get_run(store: Store, run: str) -> RunRecord:
 
 def read_plan(store: Store, record: RunRecord) -> bytes:
     """Return the plan object's bytes. Raises ConfigError when they are not the ones the record pins."""
-    key = layout.plan(record.id)
     try:
-        body = store.get(key)
+        body = store.get(layout.plan(record.id))
     except NotFoundError as e:
-        raise ConfigError(
-            f"run {record.id} has no plan at {key} in {store.url}; remove the run: runner clean {record.id}"
-        ) from e
-    if (found := sha256(body)) != record.plan_sha256:
-        raise ConfigError(
-            f"{key} in {store.url} has SHA-256 {found[:12]}…, run.json of {record.id} pins {record.plan_sha256[:12]}…: "
-            f"the plan was changed; remove the run and submit anew: runner clean {record.id}"
-        )
+        raise _no_plan(store, record) from e
+    if (found := sha256(body)) != record.plan.sha256:
+        raise _changed(store, record, f"SHA-256 {found[:12]}…", f"{record.plan.sha256[:12]}…")
     return body
+
+
+def open_plan(store: Store, record: RunRecord) -> BinaryIO:
+    """Open the plan object to read parts of it by ranges, all of one generation.
+
+    Raises ConfigError when the store's size or CRC-32C of it are not the ones the record pins.
+    """
+    info = store.head(layout.plan(record.id))
+    if info is None:
+        raise _no_plan(store, record)
+    found = replace(record.plan, size=info.size, crc32c=info.crc32c)
+    if found != record.plan:
+        raise _changed(store, record, str(found), str(record.plan))
+    return open_object(store, info)
+
+
+def _no_plan(store: Store, record: RunRecord) -> ConfigError:
+    where = f"{layout.plan(record.id)} in {store.url}"
+    return ConfigError(f"run {record.id} has no plan at {where}; remove the run: runner clean {record.id}")
+
+
+def _changed(store: Store, record: RunRecord, found: str, pinned: str) -> ConfigError:
+    return ConfigError(
+        f"{layout.plan(record.id)} in {store.url} has {found}, run.json of {record.id} pins {pinned}: "
+        f"the plan was changed; remove the run and submit anew: runner clean {record.id}"
+    )
 
 
 def run_ids(store: Store, prefix: str = "") -> Iterator[str]:
@@ -237,9 +278,10 @@ def _entry_fields(entry: Entry) -> dict[str, Any]:
     return {"task": entry.task_id, "dataType": entry.data_type, "outcome": entry.outcome, "facts": dict(entry.facts)}
 
 
-def _parse_attempt(info: ObjectInfo, body: bytes) -> Attempt:
+def read_attempt(store: Store, info: ObjectInfo) -> Attempt:
+    """Return what a ledger or progress object says. Raises ConfigError when it is none."""
     try:
-        document = json.loads(body)
+        document = json.loads(store.get(info.key))
         return Attempt(
             shard=document["shard"],
             attempt=document["attempt"],
@@ -263,7 +305,7 @@ def read_attempts(store: Store, run: str, shard: int | None = None) -> tuple[Att
     found: dict[tuple[int, str], Attempt] = {}
     for kind in ("progress", "shards"):
         for info in store.list(f"{layout.run_prefix(run)}{kind}/{suffix}"):
-            found[layout.shard_and_attempt(info.key)] = _parse_attempt(info, store.get(info.key))
+            found[layout.shard_and_attempt(info.key)] = read_attempt(store, info)
     return tuple(sorted(found.values(), key=lambda a: (a.updated is not None and a.updated.timestamp(), a.attempt)))
 
 
@@ -308,26 +350,6 @@ def fold(attempts: Iterable[Attempt], *, alive: frozenset[str] = frozenset()) ->
             if key not in entries or entry.outcome.settled or not entries[key].outcome.settled:
                 entries[key] = entry
     return Fold(entries, deaths, preemptions, peak, written)
-
-
-def newest_entries(store: Store, stage: str) -> dict[tuple[str, str], tuple[str, Entry]]:
-    """Return the newest (run, entry) of each (task id, data type), from the ledgers of a stage's runs."""
-    newest: dict[tuple[str, str], tuple[str, Entry]] = {}
-    ledgers = [info for info in store.list(f"{layout.RUNS}/{stage}-") if "/shards/" in info.key]
-    for info in sorted(ledgers, key=lambda info: info.updated)[-_LEDGERS_READ:]:
-        run = info.key.split("/")[1]
-        for entry in _parse_attempt(info, store.get(info.key)).entries:
-            newest[entry.task_id, entry.data_type] = run, entry
-    return newest
-
-
-def known_sizes(store: Store, stage: str) -> dict[tuple[str, str], int]:
-    """Return the newest known compressed bytes by (key, data type), from the ledgers of a stage's runs."""
-    sizes: dict[tuple[str, str], int] = {}
-    for (task_id, data_type), (_, entry) in newest_entries(store, stage).items():
-        if entry.outcome is Outcome.DONE and isinstance(size := entry.facts.get("source_bytes"), int):
-            sizes[task_id.split("/", 2)[2], data_type] = size
-    return sizes
 
 
 def failure(entry: Entry, error: RunnerError, **facts: Fact) -> Entry:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
+from itertools import chain
 from typing import Any
 
-from runner import ledger, plan
+from runner import history, ledger, plan
 from runner.errors import NotFoundError, SpecError
 from runner.ledger import Fold
 from runner.market.names import SCHEMA_VERSION
@@ -112,7 +114,9 @@ def draft(spec: RunSpec, store: Store, tardis: Tardis) -> Draft:
     only_failed = spec.select is Selection.FAILED
     tasks = tuple(_unsettled(spec, store) if only_failed else stage.tasks(spec, store, tardis, days))
     wanted = tasks if stage.missing is None or spec.select is Selection.ALL else stage.missing(store, tasks)
-    sized = plan.predict(wanted, ledger.known_sizes(store, spec.stage), _venue)
+    of_types = {(task.key, task.data_types) for task in wanted}
+    unsized = {(key, data_type) for key, data_types in of_types for data_type in data_types}
+    sized = plan.predict(wanted, history.known_sizes(store, spec.stage, unsized), _venue)
     return Draft(
         base=plan.run_id(spec.stage, request),
         request=request,
@@ -169,7 +173,8 @@ def _unsettled(spec: RunSpec, store: Store) -> Iterator[Task]:
             f"run {parent.id} has not ended: submit its request again to resume it, or first: runner cancel {parent.id}"
         )
     folded = ledger.fold(ledger.read_attempts(store, parent.id))
-    for task in plan.decode_bytes(ledger.read_plan(store, parent)).tasks:
+    tasks = chain.from_iterable(plan.decode(io.BytesIO(ledger.read_plan(store, parent))))
+    for task in tasks:
         yield from plan.without(task, {d for d in task.data_types if _settled(folded, task.id, d)})
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain
 
 from runner import layout, ledger, plan
 from runner.backends.sight import Cause, Sight
@@ -62,9 +64,9 @@ def ending(store: Store, run: str) -> Ending | None:
 def verdict(store: Store, record: RunRecord) -> Exit:
     """Return the exit code that a run deserves, from its plan, folded ledgers and ending."""
     how = ending(store, record.id)
-    packed = plan.decode_bytes(ledger.read_plan(store, record))
+    tasks = chain.from_iterable(plan.decode(io.BytesIO(ledger.read_plan(store, record))))
     found = outcomes(store, record, how.exits if how else {})
-    entries = [found.get((task.id, data_type)) for task in packed.tasks for data_type in task.data_types]
+    entries = [found.get((task.id, data_type)) for task in tasks for data_type in task.data_types]
     if all(entry is not None and entry.outcome.settled for entry in entries):
         return Exit.DONE
     if how is not None and how.state == CANCELLED:
@@ -155,11 +157,12 @@ class RunStatus:
 
 
 class Watch:
-    """Reads a run's status again and again; the plan is read once, each look costs two listings."""
+    """Reads a run's status again and again; each look costs two listings, and no task is made unless some failed."""
 
     def __init__(self, store: Store, record: RunRecord) -> None:
         self._store, self._record = store, record
-        self._plan = plan.decode_bytes(ledger.read_plan(store, record))
+        self._plan = ledger.read_plan(store, record)
+        self._sizes = plan.shard_sizes(self._plan)
 
     def status(self, sight: Sight, *, with_failures: bool = True) -> RunStatus:
         """Return the status now. `sight` is what the run's backend sees of it."""
@@ -171,7 +174,7 @@ class Watch:
         alive = sight.alive and how is None
         shards = tuple(
             self._shard(shard, sorted(by_shard.get(shard, ()), key=_age), how, alive=alive and sight.runs(shard))
-            for shard in range(len(self._plan.shards))
+            for shard in range(len(self._sizes))
         )
         has_failures = any(s.failed or s.state is ShardState.FAILED for s in shards)
         failures = self._failures(how) if with_failures and has_failures else ()
@@ -191,26 +194,28 @@ class Watch:
         )
 
     def _shard(self, shard: int, attempts: list[Attempt], how: Ending | None, *, alive: bool) -> ShardStatus:
-        tasks = self._plan.shards[shard]
+        tasks, predicted_bytes = self._sizes[shard]
         newest = attempts[-1] if attempts else Attempt(shard, "")
         return ShardStatus(
             shard=shard,
             state=_shard_state(attempts, how, given_up=how is not None and shard in how.exits, alive=alive),
             done=newest.counts.done,
             failed=newest.counts.failed,
-            total=len(tasks),
+            total=tasks,
             received_bytes=newest.counts.received_bytes,
-            predicted_bytes=self._plan.loads[shard],
+            predicted_bytes=predicted_bytes,
             attempts=len(attempts),
         )
 
     def _failures(self, how: Ending | None) -> tuple[Failure, ...]:
-        shard_of = {task.id: shard for shard, tasks in enumerate(self._plan.shards) for task in tasks}
         entries = outcomes(self._store, self._record, how.exits if how else {})
+        failed = {key: entry for key, entry in sorted(entries.items()) if entry.outcome is Outcome.FAILED}
+        named = {task_id for task_id, _ in failed}
+        shards = enumerate(plan.decode(io.BytesIO(self._plan)))
+        shard_of = {task.id: shard for shard, tasks in shards for task in tasks if task.id in named}
         return tuple(
             Failure(shard_of.get(task_id, -1), task_id, data_type, str(entry.facts.get("error", "")))
-            for (task_id, data_type), entry in sorted(entries.items())
-            if entry.outcome is Outcome.FAILED
+            for (task_id, data_type), entry in failed.items()
         )
 
 

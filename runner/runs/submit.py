@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -88,19 +87,22 @@ def create(spec: RunSpec, store: Store, tardis: Tardis, run: str) -> RunRecord:
 
 def _commit(spec: RunSpec, store: Store, drafted: Draft, run: str) -> RunRecord:
     """Write plan, then record, both if-absent; the loser of a race adopts the winner's."""
-    with suppress(PreconditionError):
-        store.put(layout.plan(run), plan.encode(drafted.plan))
-    adopted = plan.decode_bytes(body := store.get(layout.plan(run)))
+    body = plan.encode(drafted.plan)
+    try:
+        store.put(layout.plan(run), body)
+    except PreconditionError:
+        body = store.get(layout.plan(run))
+    sizes = plan.shard_sizes(body)
     ledger.write_run(
         store,
         RunRecord(
             id=run,
             request=drafted.request,
             spec=json.loads(spec.to_json()),
-            plan_sha256=ledger.sha256(body),
-            shards=len(adopted.shards),
-            tasks=len(adopted.tasks),
-            predicted_bytes=sum(adopted.loads),
+            plan=ledger.pin(body),
+            shards=len(sizes),
+            tasks=sum(tasks for tasks, _ in sizes),
+            predicted_bytes=sum(size for _, size in sizes),
         ),
     )
     return _same_request(store, ledger.get_run(store, run), drafted.request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 
-from runner import ledger
+from runner import history
 from runner.stages.instruments import read_instruments
 from runner.store import Store
 from runner.task import Entry, Stage, Task
@@ -25,7 +25,7 @@ class Reasons:
     def of(self, day: date, key: str, data_type: str) -> tuple[str, Entry] | None:
         """Return the newest (run, entry) of a (task, data type), or None when no ledger names it."""
         if self._newest is None:
-            self._newest = ledger.newest_entries(self._store, Stage.DOWNLOAD)
+            self._newest = history.newest_entries(self._store, Stage.DOWNLOAD)
         return self._newest.get((Task(Stage.DOWNLOAD, day, key, ()).id, data_type))
 
     def exported(self, task: Task) -> bool:

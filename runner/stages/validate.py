@@ -14,7 +14,7 @@ from datetime import date
 from enum import StrEnum
 from typing import Any
 
-from runner import layout, ledger
+from runner import history, layout, ledger
 from runner.errors import ConfigError, IncompleteError, PreconditionError
 from runner.ledger import canonical, sha256
 from runner.market.groups import UNPARSED
@@ -79,7 +79,7 @@ class Reasons:
     def of(self, day: date, key: str, data_type: str) -> tuple[str, Entry] | None:
         """Return the newest (run, entry) of a (task, data type), or None when no ledger names it."""
         if self._newest is None:
-            self._newest = ledger.newest_entries(self._store, Stage.DOWNLOAD)
+            self._newest = history.newest_entries(self._store, Stage.DOWNLOAD)
         return self._newest.get((Task(Stage.DOWNLOAD, day, key, ()).id, data_type))
 
 

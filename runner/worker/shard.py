@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -68,8 +67,8 @@ class Shard:
 
     def run(self) -> WorkerExit:
         """Do what remains of the shard and write its ledger; return the exit code."""
-        body = ledger.read_plan(self._tools.store, self._record)
-        self._tally = Tally(plan.decode_shard(io.BytesIO(body), self._me.shard))
+        with ledger.open_plan(self._tools.store, self._record) as file:
+            self._tally = Tally(plan.decode_shard(file, self._me.shard))
         log.info("start run=%s attempt=%s tasks=%d", self._me.run, self._me.attempt, len(self._tally.tasks))
         attempts = ledger.read_attempts(self._tools.store, self._me.run, self._me.shard)
         folded = ledger.fold(attempts)
@@ -85,19 +84,20 @@ class Shard:
 
     def _keep(self, folded: Fold) -> None:
         """Take over what earlier attempts settled, or ruined for good."""
-        kept = {key: e for key, e in folded.entries.items() if ledger.final(e)}
+        self._take_over(e for key, e in folded.entries.items() if ledger.final(e))
         if self._me.spec.select is not Selection.ALL:
-            for entry in outcomes.kept(self._tools.store, self._tally.tasks):
-                kept.setdefault((entry.task_id, entry.data_type), entry)
-        for task in self._tally.tasks:
-            for data_type in task.data_types:
-                if (earlier := kept.get((task.id, data_type))) is not None:
-                    self._tally.add(replace(earlier, facts={**earlier.facts, "written": False}))
+            self._take_over(outcomes.kept(self._tools.store, self._tally.remaining()))
         for task in self._tally.remaining():
             if cause := ledger.poisoned(folded, task.id, self._me.run):
                 self._give_up(task, cause)
                 log.error("task %s given up: %s", task.id, cause)
         log.info("resume kept=%d", len(self._tally.entries))
+
+    def _take_over(self, entries: Iterable[Entry]) -> None:
+        lacking = {(task.id, data_type) for task in self._tally.remaining() for data_type in task.data_types}
+        for entry in entries:
+            if (entry.task_id, entry.data_type) in lacking:
+                self._tally.add(replace(entry, facts={**entry.facts, "written": False}))
 
     def _give_up(self, task: Task, cause: RunnerError) -> None:
         for data_type in task.data_types:

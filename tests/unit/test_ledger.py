@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from runner import layout, ledger
 from runner.errors import ConfigError, NotFoundError, PoisonError, SourceError, TransientError, WorkerExit
-from runner.ledger import Attempt, Counts, Fold, RunRecord
+from runner.ledger import Attempt, Counts, Fold, Pin, RunRecord
 from runner.store import ABSENT, open_store
 from runner.store.memory import MemoryStore
 from runner.task import Entry, Outcome
 
 RUN = "download-3f9a1c20"
-RECORD = RunRecord(RUN, {"stage": "download"}, {"shards": 8}, "0" * 64, 8, 48, 1_000_000)
+RECORD = RunRecord(RUN, {"stage": "download"}, {"shards": 8}, Pin("0" * 64, 9, 1), 8, 48, 1_000_000)
 TASK = "download/2024-08-08/BINANCE:SPOT_PAIR:BTC-USDT"
 
 facts = st.fixed_dictionaries(
@@ -80,18 +80,33 @@ def test_run_ids_are_the_committed_ones_in_order(store) -> None:
 
 def test_a_plan_that_is_not_the_recorded_one_is_refused_naming_both(store) -> None:
     store.put(layout.plan(RUN), b"plan")
-    pinned = replace(RECORD, plan_sha256=ledger.sha256(b"plan"))
+    pinned = replace(RECORD, plan=ledger.pin(b"plan"))
     assert ledger.read_plan(store, pinned) == b"plan"
-    other = replace(RECORD, plan_sha256="ab" * 32)
+    other = replace(RECORD, plan=Pin("ab" * 32, 4, 1))
     with pytest.raises(ConfigError) as refusal:
         ledger.read_plan(store, other)
     for word in (ledger.sha256(b"plan")[:12], "ab" * 6, layout.plan(RUN), f"runner clean {RUN}"):
         assert word in str(refusal.value)
 
 
-def test_a_run_without_its_plan_is_refused(store) -> None:
+def test_a_plan_opened_for_its_parts_is_refused_by_size_or_checksum_naming_both(store) -> None:
+    store.put(layout.plan(RUN), b"123456789")
+    # The check value of CRC-32C, https://reveng.sourceforge.io/crc-catalogue/17plus.htm#crc.cat.crc-32-iscsi.
+    pinned = Pin(ledger.sha256(b"123456789"), 9, 0xE3069283)
+    assert ledger.pin(b"123456789") == pinned
+    with ledger.open_plan(store, replace(RECORD, plan=pinned)) as file:
+        assert file.read() == b"123456789"
+    for other, named in ((replace(pinned, size=8), "8 bytes"), (replace(pinned, crc32c=0xAB), "000000ab")):
+        with pytest.raises(ConfigError) as refusal:
+            ledger.open_plan(store, replace(RECORD, plan=other))
+        for word in ("9 bytes", "e3069283", named, layout.plan(RUN), f"runner clean {RUN}"):
+            assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize("read", [ledger.read_plan, ledger.open_plan])
+def test_a_run_without_its_plan_is_refused(store, read) -> None:
     with pytest.raises(ConfigError, match=r"no plan at _runs/.*runner clean"):
-        ledger.read_plan(store, RECORD)
+        read(store, RECORD)
 
 
 @given(attempts.filter(lambda a: a.exit is not None))
@@ -266,39 +281,6 @@ def test_only_failures_for_good_are_final(error, final) -> None:
 @pytest.mark.parametrize("outcome", [o for o in Outcome if o is not Outcome.FAILED])
 def test_every_other_outcome_is_final_within_its_run(outcome: Outcome) -> None:
     assert ledger.final(Entry(TASK, "trades", outcome))
-
-
-# What all runs together know.
-
-
-def write_entries(store, run: str, *found: Entry) -> None:
-    ledger.write_ledger(store, run, Attempt(0, f"of-{run}", WorkerExit.SETTLED, found))
-
-
-def test_known_sizes_are_the_newest_of_each_key_and_type(store) -> None:
-    other = "download/2024-08-07/OKX:SPOT_PAIR:A/B-C"
-    write_entries(store, "download-1", Entry(TASK, "trades", Outcome.DONE, {"source_bytes": 10}))
-    write_entries(
-        store,
-        "download-2",
-        Entry(TASK, "trades", Outcome.DONE, {"source_bytes": 20}),
-        Entry(TASK, "quotes", Outcome.EMPTY, {"source_bytes": 30}),
-        Entry(other, "quotes", Outcome.DONE, {"source_bytes": 40}),
-        Entry(other, "trades", Outcome.DONE, {}),
-    )
-    write_entries(store, "validate-1", Entry("validate/2024-08-08/BINANCE", "trades", Outcome.DONE, {"rows": 1}))
-    ledger.write_progress(store, "download-3", Attempt(0, "a"), ABSENT)
-    assert ledger.known_sizes(store, "download") == {
-        ("BINANCE:SPOT_PAIR:BTC-USDT", "trades"): 20,
-        ("OKX:SPOT_PAIR:A/B-C", "quotes"): 40,
-    }
-
-
-def test_the_newest_entry_names_its_run(store) -> None:
-    write_entries(store, "download-9", Entry(TASK, "trades", Outcome.FAILED, {"error": "x"}))
-    write_entries(store, "download-1", Entry(TASK, "trades", Outcome.PENDING))
-    run, entry = ledger.newest_entries(store, "download")[TASK, "trades"]
-    assert (run, entry.outcome) == ("download-1", Outcome.PENDING)
 
 
 @given(st.dictionaries(st.text(), st.none() | st.integers() | st.text() | st.lists(st.text(), max_size=3), max_size=5))

@@ -89,7 +89,7 @@ def test_a_configuration_that_contradicts_itself_ends_the_run(world, caplog) -> 
     spec = spec_of(world, parallelism=1)
     record = world.submit(spec).record
     world.store.delete(layout.run_record(record.id))
-    ledger.write_run(world.store, replace(record, plan_sha256="0" * 64))
+    ledger.write_run(world.store, replace(record, plan=ledger.pin(b"another plan")))
     exits, _ = supervise(world, spec, record)
     assert exits == {0: 78}
     assert [r.getMessage() for r in caplog.records] == ["shard 0 ended with exit 78: the whole run stops"]

@@ -31,7 +31,7 @@ def record(store) -> RunRecord:
     packed = plan.Plan(tuple((task,) for task in TASKS))
     body = plan.encode(packed)
     store.put(layout.plan(RUN), body)
-    ledger.write_run(store, RunRecord(RUN, {}, {}, ledger.sha256(body), 3, 3, 300))
+    ledger.write_run(store, RunRecord(RUN, {}, {}, ledger.pin(body), 3, 3, 300))
     return ledger.get_run(store, RUN)
 
 
