@@ -7,7 +7,7 @@ from typing import Any
 from runner.report import units
 from runner.report.tables import table
 from runner.stages.report import Explanation, Report
-from runner.stages.validate import Gap, Judgement
+from runner.stages.validate import Gap, Judgement, seal_fields
 
 GAPS_SHOWN = 20
 DOUBTS_SHOWN = 5
@@ -24,13 +24,24 @@ def screen(report: Report) -> str:
     doubts = [f"doubt   {doubt}" for doubt in report.doubts[:DOUBTS_SHOWN]]
     if (rest := len(report.doubts) - len(doubts)) > 0:
         doubts.append(f"        and {units.count(rest, 'more doubt')}; all of them: -o json")
+    head = [line(report), *_seals(report)]
     if not report.gaps:
-        return "\n".join([line(report), *doubts])
+        return "\n".join([*head, *doubts])
     rows = [(gap.day, gap.key, gap.data_type, len(gap.objects), gap.reason) for gap in report.gaps[:GAPS_SHOWN]]
-    parts = [line(report), *doubts, "", table(("DAY", "KEY", "DATA TYPE", "OBJECTS", "REASON"), rows)]
+    parts = [*head, *doubts, "", table(("DAY", "KEY", "DATA TYPE", "OBJECTS", "REASON"), rows)]
     if len(report.gaps) > GAPS_SHOWN:
         parts.append(f"showing {GAPS_SHOWN} of {len(report.gaps):,} gaps; all of them, with commands: -o json")
     return "\n".join(parts)
+
+
+def _seals(report: Report) -> list[str]:
+    """Return the line on candles that are not final, none where all are."""
+    if not report.unsealed:
+        return []
+    stale = f", {report.stale:,} of them made of other ticks than now" if report.stale else ""
+    return [
+        f"sealed  not yet: candles of {units.count(report.unsealed, 'instrument-day')}{stale}; runner submit candles"
+    ]
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -41,6 +52,8 @@ def document(report: Report) -> dict[str, Any]:
         "verified": report.verified,
         "missing": report.tasks - report.verified,
         "duplicated": report.duplicated,
+        "unsealed": report.unsealed,
+        "stale": report.stale,
         "verdicts": [_verdict(judgement) for judgement in report.judgements],
         "gaps": [_gap(gap) for gap in report.gaps],
         "doubts": list(report.doubts),
@@ -78,6 +91,7 @@ def _verdict(judgement: Judgement) -> dict[str, Any]:
         "rows": judgement.rows,
         "bytes": judgement.bytes,
         "deep": judgement.deep,
+        **seal_fields(judgement),
     }
 
 

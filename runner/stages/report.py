@@ -13,11 +13,14 @@ from runner.market.groups import Group
 from runner.market.symbols import Instrument
 from runner.spec import RunSpec
 from runner.stages import expected, outputs, validate
+from runner.stages.inputs import made_of
 from runner.stages.instruments import InstrumentTable, day_instruments, read_instruments
-from runner.stages.validate import Gap, Grounds, Judgement, Reasons
+from runner.stages.reasons import Reasons
+from runner.stages.sealing import Listing, seals
+from runner.stages.validate import Gap, Grounds, Judgement
 from runner.store import Store
 from runner.tardis.client import Tardis
-from runner.task import Stage
+from runner.task import Stage, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,17 @@ class Report:
     def verified(self) -> int:
         """Return how many instrument-days are whole."""
         return self.tasks - len({(gap.day, gap.key) for gap in self.gaps})
+
+    @property
+    def unsealed(self) -> int:
+        """Return how many candle days of these venues are not final: neighbours or joined types may still come."""
+        judged = ((len(each.expected), each.seals) for each in self.judgements)
+        return sum(expected - len(seals.sealed) for expected, seals in judged if seals is not None)
+
+    @property
+    def stale(self) -> int:
+        """Return how many candle days of these venues are made of other ticks than the store has now."""
+        return sum(len(each.seals.stale) for each in self.judgements if each.seals is not None)
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -61,10 +75,10 @@ def report(spec: RunSpec, store: Store, tardis: Tardis) -> Report:
     """
     found: list[expected.Day] = []
     judgements: list[Judgement] = []
-    why = Reasons(store)
+    why, listing = Reasons(store), Listing(store)
     for day in expected.expect(spec, store, tardis, expected.days_of(spec, tardis)):
         found.append(day)
-        judgements += _judge_day(spec, store, day, why)
+        judgements += _judge_day(spec, store, day, why, listing)
     expected.refuse_nothing(spec, found)
     for judgement in judgements:
         validate.record(store, judgement)
@@ -73,10 +87,10 @@ def report(spec: RunSpec, store: Store, tardis: Tardis) -> Report:
     return Report(tuple(judgements), gaps, len(selected), _duplicated(store))
 
 
-def _judge_day(spec: RunSpec, store: Store, day: expected.Day, why: Reasons) -> Iterator[Judgement]:
+def _judge_day(spec: RunSpec, store: Store, day: expected.Day, why: Reasons, listing: Listing) -> Iterator[Judgement]:
     for data_type in spec.data_types:
         live = outputs.live(store, day.day, data_type)
-        grounds = Grounds(store, day.table, data_type, live, why, deep=spec.deep)
+        grounds = Grounds(store, day.table, data_type, live, why, listing, deep=spec.deep)
         yield from (validate.judge(grounds, task.key) for task in expected.venue_tasks(day, spec))
 
 
@@ -100,9 +114,9 @@ def explain(spec: RunSpec, store: Store, tardis: Tardis, key: str, day: date) ->
     row = next((row for row in named if row.instrument_key == key.upper()), None)
     if row is None:
         raise NotFoundError(_not_listed(table, key.upper()))
-    why = Reasons(store)
+    why, listing = Reasons(store), Listing(store)
     return tuple(
-        _explain(Grounds(store, table, t, outputs.live(store, day, t), why, deep=spec.deep), row)
+        _explain(Grounds(store, table, t, outputs.live(store, day, t), why, listing, deep=spec.deep), row)
         for t in spec.data_types
     )
 
@@ -123,7 +137,18 @@ def _explain(grounds: Grounds, row: Instrument | Group) -> Explanation:
     parts = f", by underlying: {', '.join(task.parts)}" if len(task.parts) > 1 else ""
     said = grounds.found[key].metadata.get("proof")
     proof = f", the source said: {said}" if said else ""
-    return Explanation(data_type, key, "present", f"{entry.outcome}, {entry.facts.get('rows')} rows{parts}{by}{proof}")
+    facts = f"{entry.outcome}, {entry.facts.get('rows')} rows{parts}{by}{proof}{_seal(grounds, task)}"
+    return Explanation(data_type, key, "present", facts)
+
+
+def _seal(grounds: Grounds, task: Task) -> str:
+    """Return whether the candles that come of a data type are final, nothing where none come of it."""
+    if not made_of(grounds.data_type):
+        return ""
+    found = seals([task], grounds.data_type, grounds.listing.find)
+    if found.sealed:
+        return "; its candles are sealed"
+    return "; its candles are of older ticks" if found.stale else "; its candles are provisional"
 
 
 def _not_offered(grounds: Grounds, row: Instrument | Group) -> str:

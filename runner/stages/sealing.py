@@ -37,22 +37,22 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Seals:
-    """How many instruments of a (day, venue, data type) have final candles, and whose are of other ticks than now."""
+    """Which instruments of a (day, venue, data type) have final candles, and whose are of other ticks than now."""
 
-    sealed: int = 0
+    sealed: tuple[str, ...] = ()
     stale: tuple[str, ...] = ()
 
 
 def seals(tasks: Iterable[Task], data_type: str, find: Find) -> Seals:
     """Return what is true of the candles of one data type of these tasks."""
-    sealed, stale = 0, []
+    sealed, stale = [], []
     for task in tasks:
-        given = inputs(task, data_type, find)
-        if (there := current(task, data_type, given, find)) is not None:
-            sealed += all(info.metadata.get("sealed") == "true" for info in there)
+        there = current(task, data_type, inputs(task, data_type, find), find)
+        if there is not None:
+            sealed += [task.key] if all(info.metadata.get("sealed") == "true" for info in there) else []
         elif any(_by_stage(info) for key in candle_keys(task, data_type).values() if (info := find(key)) is not None):
             stale.append(task.key)
-    return Seals(sealed, tuple(stale))
+    return Seals(tuple(sealed), tuple(stale))
 
 
 def current(task: Task, data_type: str, given: Inputs, find: Find) -> Sequence[ObjectInfo] | None:

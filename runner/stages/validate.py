@@ -14,16 +14,19 @@ from datetime import date
 from enum import StrEnum
 from typing import Any
 
-from runner import history, layout, ledger
+from runner import layout, ledger
 from runner.errors import ConfigError, IncompleteError, PreconditionError
 from runner.ledger import canonical, sha256
 from runner.market.groups import UNPARSED
 from runner.market.symbols import VENUES, exchange_of
 from runner.stages import content, expected, outputs
+from runner.stages.inputs import made_of
 from runner.stages.instruments import InstrumentTable, day_instruments
+from runner.stages.reasons import Reasons
+from runner.stages.sealing import Listing, Seals, seals
 from runner.stages.tools import Tools
 from runner.store import ABSENT, ObjectInfo, Store
-from runner.task import Entry, Outcome, Stage, Task
+from runner.task import Entry, Outcome, Task
 
 _SWAPS = 10
 _VENUES = frozenset(venue.venue for venue in VENUES)
@@ -52,7 +55,10 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The verdict of a (day, venue, data type) with its grounds. `doubts` do not make it incomplete."""
+    """The verdict of a (day, venue, data type) with its grounds. `doubts` do not make it incomplete.
+
+    `seals` is a fact of its own, None where no candles come of the type: what is complete need not be final.
+    """
 
     day: date
     venue: str
@@ -67,20 +73,7 @@ class Judgement:
     rows: int
     bytes: int
     deep: bool
-
-
-class Reasons:
-    """Why things are missing: the newest ledger entry of each (task id, data type), read at the first question."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._newest: Mapping[tuple[str, str], tuple[str, Entry]] | None = None
-
-    def of(self, day: date, key: str, data_type: str) -> tuple[str, Entry] | None:
-        """Return the newest (run, entry) of a (task, data type), or None when no ledger names it."""
-        if self._newest is None:
-            self._newest = history.newest_entries(self._store, Stage.DOWNLOAD)
-        return self._newest.get((Task(Stage.DOWNLOAD, day, key, ()).id, data_type))
+    seals: Seals | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +81,7 @@ class Grounds:
     """What a verdict rests on: the day's table, one data type's live outputs by key, and the ledgers.
 
     `deep` reads every object again and recomputes its digest; otherwise the listing's metadata is believed.
+    `listing` finds the ticks of other types and days, which tell whether candles are final.
     """
 
     store: Store
@@ -95,6 +89,7 @@ class Grounds:
     data_type: str
     found: Mapping[str, ObjectInfo]
     reasons: Reasons
+    listing: Listing
     deep: bool = False
 
 
@@ -102,7 +97,7 @@ def run(task: Task, data_type: str, tools: Tools) -> Entry:
     """Judge one data type of a (day, venue) and merge the verdict into its completeness record."""
     table = day_instruments(tools.store, tools.tardis, task.day)
     found = outputs.live(tools.store, task.day, data_type)
-    grounds = Grounds(tools.store, table, data_type, found, Reasons(tools.store), deep=tools.deep)
+    grounds = Grounds(tools.store, table, data_type, found, tools.reasons, Listing(tools.store), deep=tools.deep)
     verdict = judge(grounds, task.key)
     record(tools.store, verdict)
     entry = Entry(task.id, data_type, Outcome.DONE, {"expected": len(verdict.expected), "rows": verdict.rows})
@@ -135,6 +130,7 @@ def judge(grounds: Grounds, venue: str) -> Judgement:
         rows=sum(content.count(info.metadata, "rows") or 0 for info in ticks),
         bytes=sum(info.size for info in keys.values()),
         deep=grounds.deep,
+        seals=seals(tasks, data_type, grounds.listing.find) if made_of(data_type) else None,
     )
 
 
@@ -225,6 +221,7 @@ def _blank(judgement: Judgement) -> dict[str, Any]:
 
 def _fields(judgement: Judgement) -> dict[str, Any]:
     return {
+        **seal_fields(judgement),
         "verdict": str(judgement.verdict),
         "expected": len(judgement.expected),
         "expectedDigest": sha256(canonical(judgement.expected)),
@@ -236,4 +233,16 @@ def _fields(judgement: Judgement) -> dict[str, Any]:
         "deep": judgement.deep,
         "missing": [{"key": g.key, "objects": list(g.objects), "reason": g.reason} for g in judgement.gaps],
         "doubts": list(judgement.doubts),
+    }
+
+
+def seal_fields(judgement: Judgement) -> dict[str, Any]:
+    """Return what is known of the candles of a verdict: whether all are final, and whose are not or are stale."""
+    if judgement.seals is None:
+        return {"sealed": None}
+    final = set(judgement.seals.sealed)
+    return {
+        "sealed": bool(final) and final.issuperset(judgement.expected),
+        "unsealed": [key for key in judgement.expected if key not in final],
+        "stale": list(judgement.seals.stale),
     }
