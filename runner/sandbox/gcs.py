@@ -50,8 +50,9 @@ class Server:
         clock = Clock()
         objects = Objects(clock, options.data, options.buckets)
         uploads = Uploads(objects)
-        api = Api(objects, uploads, options.page_size)
-        self._state = Control(clock, faults=Faults(OF_STORES), on_reset=(uploads.reset,))
+        faults = Faults(OF_STORES)
+        api = Api(objects, uploads, options.page_size, faults.denies)
+        self._state = Control(clock, faults=faults, on_reset=(uploads.reset,))
         app = App(
             self._state,
             api.answer,

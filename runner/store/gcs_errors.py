@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from runner.errors import ConfigError, NotAllowedError, RunnerError, SpecError, TransientError
+from runner.errors import ConfigError, RunnerError, SpecError, TransientError
 
-ROLE = "roles/storage.objectUser"
 _TRANSIENT_CODES = frozenset({408, 429, 500, 502, 503, 504})
 _TRANSIENT_REASONS = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "backendError", "internalError"})
+_REFUSALS = frozenset({http.client.UNAUTHORIZED, http.client.FORBIDDEN})
+# An answer of 200 here: all came, and it is not what was sent.
+_BROKEN = frozenset({200, 409, 410, 416})
 _TEXT_CHARS = 300
 
 
@@ -38,37 +40,64 @@ def is_transient(error: BaseException) -> bool:
     return code in _TRANSIENT_CODES or (code == http.client.FORBIDDEN and bool(_reasons(error) & _TRANSIENT_REASONS))
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether credentials or a permission were refused, which may pass when they are young."""
+    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 - imported where used
+
+    if isinstance(error, GoogleAuthError):
+        return not is_transient(error) and not _is_lack(error)
+    return code_of(error) in _REFUSALS and not is_transient(error)
+
+
 @contextmanager
-def explained(action: str, bucket: str, identity: Callable[[], str]) -> Iterator[None]:
-    """Turn what Google's client raises inside into an error of ours, in one line that says what to do."""
+def explained(action: str, bucket: str, refused: Callable[[Exception], RunnerError]) -> Iterator[None]:
+    """Turn what Google's client raises inside into an error of ours, in one line that says what to do.
+
+    `refused` explains refused credentials and permissions.
+    """
     try:
         yield
     except RunnerError:
         raise
-    except _foreign() as error:
-        ours = _ours(error, action, bucket, identity)
+    except foreign() as error:
+        ours = _ours(error, action, bucket, refused)
         if ours is None:
             raise
         raise ours from error
 
 
-def _ours(error: Exception, action: str, bucket: str, identity: Callable[[], str]) -> RunnerError | None:
+def _ours(
+    error: Exception, action: str, bucket: str, refused: Callable[[Exception], RunnerError]
+) -> RunnerError | None:
     from google.api_core.exceptions import RetryError  # noqa: PLC0415 - imported where used
 
-    cause = error.cause if isinstance(error, RetryError) and error.cause else error
+    cause = error.cause if isinstance(error, RetryError) and isinstance(error.cause, Exception) else error
     if is_transient(cause) or isinstance(error, RetryError):
-        return TransientError(f"cannot {action}: {_text(cause)}; tried until the time was up, try again later")
-    if _is_of_credentials(cause):
-        return _refused(f"cannot {action}: {_text(cause)}", bucket, identity())
+        return TransientError(f"cannot {action}: {text_of(cause)}; tried until the time was up, try again later")
+    if is_refusal(cause) or _is_lack(cause):
+        return refused(cause)
     code = code_of(cause)
     if code is None:
-        return TransientError(f"cannot {action}: {_text(cause)}, try again") if isinstance(cause, OSError) else None
-    if code in _BY_CODE:
-        return _BY_CODE[code](f"cannot {action}: {_text(cause)}", bucket, identity())
-    return SpecError(f"cannot {action}: gs://{bucket} refuses it with {code}: {_text(cause)}, mend the request")
+        return TransientError(f"cannot {action}: {text_of(cause)}, try again") if isinstance(cause, OSError) else None
+    if code == http.client.NOT_FOUND:
+        return ConfigError(
+            f"cannot {action}: {text_of(cause)}; there is no bucket gs://{bucket}: create it, or correct the URL"
+        )
+    if code in _BROKEN:
+        return TransientError(f"cannot {action}: {text_of(cause)}, try again")
+    return SpecError(f"cannot {action}: gs://{bucket} refuses it with {code}: {text_of(cause)}, mend the request")
 
 
-def _foreign() -> tuple[type[Exception], ...]:
+def _is_lack(error: BaseException) -> bool:
+    """Tell whether this process has no credentials at all, or none that can be read: asking again gives it none."""
+    from google.auth import exceptions  # noqa: PLC0415 - imported where used
+
+    # What anonymous ones raise after a 401 is of the same kind.
+    is_lack = isinstance(error, exceptions.DefaultCredentialsError)
+    return is_lack and not isinstance(error, exceptions.InvalidOperation)
+
+
+def foreign() -> tuple[type[Exception], ...]:
     """Return the bases of all that the client raises: they have none in common."""
     import urllib3  # noqa: PLC0415 - comes with it
     from google.api_core.exceptions import GoogleAPIError  # noqa: PLC0415 - imported where used
@@ -77,35 +106,6 @@ def _foreign() -> tuple[type[Exception], ...]:
 
     http_errors = (http.client.HTTPException, urllib3.exceptions.HTTPError)
     return (GoogleAPIError, GoogleAuthError, InvalidResponse, DataCorruption, OSError, *http_errors)
-
-
-def _refused(fact: str, bucket: str, identity: str) -> NotAllowedError:
-    return NotAllowedError(f"{fact}; {identity} needs {ROLE} on gs://{bucket}: grant it, or use other credentials")
-
-
-def _no_bucket(fact: str, bucket: str, _identity: str) -> ConfigError:
-    return ConfigError(f"{fact}; there is no bucket gs://{bucket}: create it, or correct the store's URL")
-
-
-def _broken(fact: str, _bucket: str, _identity: str) -> TransientError:
-    return TransientError(f"{fact}, try again")
-
-
-_BY_CODE: Mapping[int, Callable[[str, str, str], RunnerError]] = {
-    200: _broken,  # all came, and it is not what was sent
-    401: _refused,
-    403: _refused,
-    404: _no_bucket,
-    409: _broken,
-    410: _broken,
-    416: _broken,
-}
-
-
-def _is_of_credentials(error: BaseException) -> bool:
-    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 - imported where used
-
-    return isinstance(error, GoogleAuthError)
 
 
 def _document(error: BaseException) -> Mapping[str, Any]:
@@ -122,7 +122,7 @@ def _reasons(error: BaseException) -> set[str]:
     return {str(detail.get("reason")) for detail in details if isinstance(detail, dict)}
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
     """Return the server's own words if it sent any, in one line."""
     code = code_of(error)
     silent = f"the server answers {code}" if code else str(error) or type(error).__name__

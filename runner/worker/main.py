@@ -52,7 +52,7 @@ def main(env: Mapping[str, str]) -> int:
 
 
 def _run(me: Identity, stop: Stop, lines: _Tee) -> WorkerExit:
-    store = open_store(me.spec.store)
+    store = open_store(me.spec.store, refusal_s=me.spec.store_refusal_s)
     scratch = Path(tempfile.mkdtemp(prefix=f"{me.run}-{me.shard}-", dir=me.scratch))
     shard: Shard | None = None
     tardis = runs.tardis_of(

@@ -8,13 +8,23 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from runner.errors import ConfigError, NotAllowedError, PreconditionError, SpecError, TransientError
+from runner.errors import (
+    ConfigError,
+    Exit,
+    NotAllowedError,
+    ObjectRefusedError,
+    PreconditionError,
+    SpecError,
+    TransientError,
+    WorkerExit,
+)
 from runner.sandbox.gcs import Options, Server, serve
 from runner.store.gcs import CHUNK_BYTES, GcsStore
 from runner.store.gcs_client import Patience
@@ -210,24 +220,117 @@ def test_withdrawn_permission_names_role_bucket_and_identity(server: Server, sto
 
 
 @pytest.mark.parametrize("code", [401, 403])
-def test_refusal_is_not_tried_again(server: Server, store: GcsStore, code: int) -> None:
+def test_refusal_is_believed_at_once_without_patience(server: Server, store: GcsStore, code: int) -> None:
     server.add_faults({"path": "*", "fault": "status", "code": code})
     for use in (
         lambda: store.put("a", b""),
         lambda: store.head("a"),
         lambda: store.get("a"),
         lambda: [*store.list("")],
+        lambda: store.delete("a"),
     ):
         with pytest.raises(NotAllowedError, match=r"roles/storage\.objectUser on gs://ours"):
             use()
-    assert server.stats()["total"]["requests"] == 4
+    probes = requests_of(server, "/storage/v1/b/ours/iam")
+    # After a 403 the bucket is asked what it grants; a 401 says already that it does not know us.
+    assert (server.stats()["total"]["requests"] - probes, probes) == (5, 5 if code == 403 else 0)
 
 
-def test_missing_credentials_are_no_permission(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+PATIENT = replace(BRIEF, refusal_s=20)
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_young_refusal_is_waited_out(server: Server, code: int) -> None:
+    """Grants take a while to be known everywhere, and a young pod's credentials too."""
+    store = GcsStore("ours", patience=PATIENT)
+    server.add_faults({"path": "*", "fault": "status", "code": code, "probability": 0.5, "seed": 1})
+    for i in range(8):
+        store.put(f"d/{i}", BIG if i == 5 else b"%d" % i)
+    assert [info.key for info in store.list("d/")] == [f"d/{i}" for i in range(8)]
+    assert all(store.get(f"d/{i}") for i in range(8))
+    assert store.delete("d/0") is True
+    server.clear_faults()
+    assert all(generations(server, f"d/{i}") == 1 for i in (1, 2, 3, 4, 6, 7))
+
+
+def test_refusal_that_lasts_is_believed_when_the_bucket_confirms_it(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = GcsStore("ours", patience=replace(BRIEF, refusal_s=0.5))
+    server.add_faults({"path": "/upload/*", "fault": "deny_after"})
+    began = time.monotonic()
+    with pytest.raises(NotAllowedError, match=r"lacks storage\.objects\.create and needs roles/storage\.objectUser"):
+        store.put("a", b"")
+    assert time.monotonic() - began >= 0.5
+    asked = requests_of(server, "/upload/")
+    assert asked > 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "cannot write 'a' in gs://ours: permission was withdrawn; asking again for 0.5 s"
+    ]
+    with pytest.raises(NotAllowedError):
+        store.put("a", b"")
+    assert requests_of(server, "/upload/") == asked + 1  # once believed it needs no second proof
+    server.clear_faults()
+    assert store.get(store.put("a", b"back").key) == b"back"
+
+
+def test_permission_given_back_in_time_is_no_refusal(server: Server) -> None:
+    store = GcsStore("ours", patience=replace(BRIEF, refusal_s=60))
+    server.add_faults({"path": "/upload/*", "fault": "deny_after"})
+    with ThreadPoolExecutor(1) as pool:
+        put = pool.submit(store.put, "a", b"1")
+        poll(lambda: requests_of(server, "/upload/") > 2)
+        server.clear_faults()
+        assert put.result(30).size == 1
+
+
+def poll(fact: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 30
+    while not fact():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def test_object_refused_though_the_bucket_grants_all_is_that_objects_failure_alone(
+    server: Server, store: GcsStore
+) -> None:
+    server.add_faults({"path": "/upload/*/held", "fault": "deny_after"})
+    with pytest.raises(ObjectRefusedError, match=r"'held' .* grants nobody \(anonymous\) all that is needed") as caught:
+        store.put("held", b"")
+    assert (caught.value.worker_exit, caught.value.exit_code) == (WorkerExit.TASKS_FAILED, Exit.NOT_ALLOWED)
+    assert store.put("free", b"").key == "free"
+
+
+def test_refusal_is_not_believed_while_the_bucket_cannot_say_what_it_grants(server: Server) -> None:
+    store = GcsStore("ours", patience=SHORT)
+    server.add_faults(
+        {"path": "/storage/v1/b/ours/iam/testPermissions", "fault": "status", "code": 503},
+        {"path": "*", "fault": "deny_after"},
+    )
+    with pytest.raises(TransientError, match="nor can gs://ours say what it grants"):
+        store.head("a")
+
+
+LOG_IN = r"gcloud auth application-default login.*workload identity.*roles/storage\.objectUser on gs://ours"
+
+
+def test_missing_credentials_are_said_at_once_with_the_way_to_get_some(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
-    with pytest.raises(NotAllowedError, match=r"key\.json.*roles/storage\.objectUser on gs://ours"):
-        GcsStore("ours").head("a")
+    with pytest.raises(NotAllowedError, match=rf"key\.json.*{LOG_IN}") as caught:
+        GcsStore("ours", patience=Patience(refusal_s=3600)).head("a")
+    assert "\n" not in str(caught.value)
+
+
+def test_no_credentials_anywhere_are_said_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    with pytest.raises(NotAllowedError, match=LOG_IN):
+        GcsStore("ours", patience=Patience(refusal_s=3600)).head("a")
 
 
 def test_bucket_that_does_not_exist_is_no_empty_store(server: Server) -> None:
