@@ -203,8 +203,7 @@ def decode(file: BinaryIO) -> Plan:
     >>> decode(io.BytesIO(encode(Plan(())))).tasks
     ()
     """
-    # No threads: one of Arrow's that drops a Python buffer while the interpreter ends could abort the process.
-    parquet = pq.ParquetFile(file)
+    parquet = _open(file)
     return Plan(
         tuple(_tasks(parquet.read_row_group(group, use_threads=False)) for group in range(parquet.num_row_groups))
     )
@@ -216,7 +215,7 @@ def decode_shard(file: BinaryIO, shard: int) -> tuple[Task, ...]:
     >>> decode_shard(io.BytesIO(encode(Plan(()))), 3)
     ()
     """
-    parquet = pq.ParquetFile(file)
+    parquet = _open(file)
     return _tasks(parquet.read_row_group(shard, use_threads=False)) if shard < parquet.num_row_groups else ()
 
 
@@ -240,6 +239,12 @@ def without(task: Task, data_types: Iterable[str]) -> Iterator[Task]:
     gone = frozenset(data_types)
     if types := tuple(data_type for data_type in task.data_types if data_type not in gone):
         yield replace(task, data_types=types)
+
+
+def _open(file: BinaryIO) -> pq.ParquetFile:
+    # Reading ahead is done by threads of Arrow's: one that lets go of a Python buffer while the interpreter ends aborts
+    # the process.
+    return pq.ParquetFile(file, pre_buffer=False)
 
 
 def _row(shard: int, task: Task) -> dict[str, Any]:

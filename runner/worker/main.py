@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -101,7 +102,9 @@ def _same_store(me: Identity, record: RunRecord, store: Store) -> None:
 
 
 def _refuse(e: RunnerError) -> int:
-    print(f"error: {logs.escape(logs.redact(str(e)))}", file=sys.stderr)  # noqa: T201 - before logging is set up
+    # Where nobody can read it, the exit code must do.
+    with contextlib.suppress(OSError):
+        print(f"error: {logs.escape(logs.redact(str(e)))}", file=sys.stderr)  # noqa: T201 - before logging is set up
     _last_word(e.worker_exit, str(e))
     return int(e.worker_exit)
 
