@@ -154,6 +154,8 @@ def cancel(run: RunName, *, abandon: Abandon = False, output: Output = "table", 
     store = here.open_spec_store(spec)
     record = here.find_run(store, run)
     carrier = Carriers(store, given).of(record)
+    if not abandon:
+        carrier.settle(record)  # refuses where it is not; writes the end that it may have had
     was_running = runs.cancel(store, record.id)
     if was_running:
         say(f"run   cancelling {record.id}; what is done stays")

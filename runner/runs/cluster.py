@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from runner import layout, ledger
 from runner.backends.kubernetes import pods, render, values, watch
-from runner.backends.kubernetes.client import Client, Object
+from runner.backends.kubernetes.client import IN_CLUSTER, Client, Object
 from runner.backends.kubernetes.diagnose import diagnose, is_killed_for_memory, log_command
 from runner.backends.kubernetes.watch import Snapshot
 from runner.backends.sight import Cause, Sight
@@ -30,10 +30,8 @@ from runner.runs.tail import LogQuery, LogText
 from runner.spec import RunSpec
 from runner.store import Store
 
-_TRIES = 5
-_PAUSE_S = 2.0
+_TRIES = 15
 _DRAIN_S = 60.0
-_LOOK_S = 2.0
 _SILENT = timedelta(seconds=60)
 """Workers write every ten seconds: one that was silent for so long, and has no pod, has died."""
 
@@ -43,10 +41,20 @@ T = TypeVar("T")
 
 
 class Cluster:
-    """Runs of one cluster. `connect` returns its client when one is needed; `layers` lie over the chart's values."""
+    """Runs of one cluster. `connect` returns its client when one is needed; `layers` lie over the chart's values.
 
-    def __init__(self, store: Store, connect: Callable[[], Client], layers: Sequence[values.Layer] = ()) -> None:
-        self._store, self._connect, self._layers = store, connect, layers
+    `pause_s` is waited between two questions to the cluster.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        connect: Callable[[], Client],
+        layers: Sequence[values.Layer] = (),
+        *,
+        pause_s: float = 2.0,
+    ) -> None:
+        self._store, self._connect, self._layers, self._pause_s = store, connect, layers, pause_s
         self._noted: set[str] = set()
         self._peaks: dict[str, int] = {}
 
@@ -72,8 +80,19 @@ class Cluster:
     def _values(
         self, spec: RunSpec, run: str, shards: int, files: Sequence[values.Layer] | None = None
     ) -> dict[str, Any]:
-        layers, namespace = files or self._layers, self._client.namespace
+        layers, namespace = self._layers if files is None else files, self._client.namespace
         return values.values_for(spec, run_id=run, shards=shards, image=spec.image, namespace=namespace, files=layers)
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Ask again while the cluster does not answer, as one does whose control plane starts anew."""
+        for number in range(1, _TRIES):
+            try:
+                return ask()
+            except TransientError as e:
+                if number == 1:
+                    log.warning("%s; asking again for a while", e)
+            time.sleep(self._pause_s)
+        return ask()
 
     def check(self, run: str, spec: RunSpec) -> Object:
         """Return the Job of a run as the cluster would take it, created nowhere. Raises ConfigError if it refuses."""
@@ -88,16 +107,13 @@ class Cluster:
         Raises SpecError for what cannot work on a cluster, and for a run that is on another one.
         """
         run, here = record.id, self._here()
-        body = render.job(self._values(spec, run, record.shards))
         is_ours = place.write(self._store, run, here)
-        stands = here if is_ours else place.read(self._store, run) or here
-        if not stands.same(here):
-            if self._client.get("jobs", run) is None:
-                raise _elsewhere(run, stands, here)
-        elif stands.values and not self._layers:
-            body = render.job(self._values(spec, run, record.shards, stands.values))
         try:
-            _patiently(lambda: self._create(run, body))
+            stands = here if is_ours else place.read(self._store, run) or here
+            if not stands.same(here) and self._client.get("jobs", run) is None:
+                raise _elsewhere(run, stands, here)
+            body = render.job(self._values(spec, run, record.shards, self._layers or stands.values))
+            self._patiently(lambda: self._create(run, body))
         except TransientError:
             raise  # it may have been made
         except RunnerError:
@@ -127,11 +143,11 @@ class Cluster:
     def settle(self, record: RunRecord) -> Sight:
         """Return what is seen of a run now; where its Job has ended or is gone, its end is written."""
         if (how := state.ending(self._store, record.id)) is not None:
-            return Sight(alive=False, causes=how.causes, logs=self._logs_of(record))
+            return Sight(alive=False, causes=how.causes, logs=_logs_of(_kubectl(record), record.id))
         try:
             return self._judge(record, watch.look(self._client, record.id))
         except TransientError as e:
-            return Sight(causes=(_lost(str(e)),), logs=self._logs_of(record))
+            return Sight(causes=(_lost(str(e)),), logs=_logs_of(self._client.kubectl, record.id))
 
     @contextmanager
     def watching(self, record: RunRecord) -> Iterator[Callable[[], Sight]]:
@@ -148,7 +164,7 @@ class Cluster:
             for pod in seen.pods
             if (index := pods.index_of(pod)) is not None and pod.get("status", {}).get("phase") == "Running"
         )
-        logs = self._logs_of(record)
+        logs = _logs_of(self._client.kubectl, record.id)
         if seen.lost:
             return Sight(causes=(_lost(seen.lost),), at_work=at_work, logs=logs)
         if seen.job is None:
@@ -195,14 +211,6 @@ class Cluster:
                 self._peaks[uid] = int(told.metadata.get("peak_bytes", "0")) if told else 0
         return self._peaks
 
-    def _logs_of(self, record: RunRecord) -> str:
-        """Return the command that shows a shard's logs without this program, `{shard}` in the shard's place."""
-        try:
-            kubectl = self._client.kubectl
-        except ConfigError:
-            kubectl = f"kubectl -n {record.spec.get('namespace') or 'default'}"
-        return f"{log_command(kubectl, record.id, 0).removesuffix('0')}{{shard}}"
-
     def _exits(self, run: str, seen: Snapshot) -> dict[int, int]:
         """Return the last exit code of each shard that has ended for good.
 
@@ -228,19 +236,19 @@ class Cluster:
         del spec
         run, here = record.id, self._here()
         stands = place.read(self._store, run)
-        there = _patiently(lambda: self._client.patch("jobs", run, {"spec": {"suspend": True}}))
+        there = self._patiently(lambda: self._client.patch("jobs", run, {"spec": {"suspend": True}}))
         if there is None and stands is not None and not stands.same(here):
             raise _elsewhere(run, stands, here)
         deadline = time.monotonic() + _DRAIN_S
         while True:
-            seen = _patiently(lambda: watch.look(self._client, run))
+            seen = self._patiently(lambda: watch.look(self._client, run))
             if all(map(pods.is_over, seen.pods)) or time.monotonic() > deadline:
                 break
             if stop():
                 return
-            time.sleep(_LOOK_S)
+            time.sleep(self._pause_s)
         exits = self._exits(run, seen)
-        _patiently(lambda: self._client.delete("jobs", run))
+        self._patiently(lambda: self._client.delete("jobs", run))
         state.finish(self._store, run, state.CANCELLED, exits)
 
     def abandon(self, record: RunRecord) -> None:
@@ -269,13 +277,16 @@ class Cluster:
         return PodLogs(self._store, self._connect, record.id, query, pause).new
 
 
-def _patiently(ask: Callable[[], T]) -> T:
-    """Ask again while the cluster does not answer, as one does whose control plane starts anew."""
-    for _ in range(_TRIES - 1):
-        with suppress(TransientError):
-            return ask()
-        time.sleep(_PAUSE_S)
-    return ask()
+def _kubectl(record: RunRecord) -> str:
+    """Return how `kubectl` reaches a run that has ended, from its record: no cluster need be configured here."""
+    context = record.spec.get("context")
+    there = f" --context {context}" if context not in (None, IN_CLUSTER) else ""
+    return f"kubectl{there} -n {record.spec.get('namespace') or 'default'}"
+
+
+def _logs_of(kubectl: str, run: str) -> str:
+    """Return the command that shows a shard's logs without this program, `{shard}` in the shard's place."""
+    return f"{log_command(kubectl, run, 0).removesuffix('0')}{{shard}}"
 
 
 def _elsewhere(run: str, stands: Place, here: Place) -> SpecError:

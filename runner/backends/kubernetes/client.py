@@ -253,6 +253,7 @@ class Changes:
         self, response: urllib3.BaseHTTPResponse, kind: str, lost: Callable[[Exception], TransientError]
     ) -> None:
         self._response, self._kind, self._lost = response, kind, lost
+        self._is_ended = False
 
     def __iter__(self) -> Iterator[Object]:
         for line in self._lines():
@@ -269,6 +270,7 @@ class Changes:
 
     def shutdown(self) -> None:
         """End the iteration, which another thread may be waiting in."""
+        self._is_ended = True
         with suppress(ValueError, OSError):  # it has ended already
             self._response.shutdown()
 
@@ -279,7 +281,8 @@ class Changes:
                 *lines, rest = (rest + chunk).split(b"\n")
                 yield from filter(None, lines)
         except (urllib3.exceptions.HTTPError, OSError) as e:
-            raise self._lost(e) from e
+            if not self._is_ended:  # not by us
+                raise self._lost(e) from e
 
 
 class _ConflictError(RunnerError):
