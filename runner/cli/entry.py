@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from runner.cli import app
+from runner.cli import app, glyphs
 from runner.errors import Exit, RunnerError, WorkerExit
 from runner.logs import escape, redact
 
@@ -23,9 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in given if word != DEBUG]
     is_worker = words[:1] == ["worker"]
+    glyphs.register()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # absent where a test replaced it
+            stream.reconfigure(errors=glyphs.ERRORS)  # type: ignore[union-attr] # absent where a test replaced it
     try:
         return _run(words or ["--help"])
     except KeyboardInterrupt:

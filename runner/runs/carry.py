@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from runner import ledger
-from runner.backends.local import Look, Supervisor, supervised, supervising
+from runner.backends.local import Look, Supervisor, check_size, supervised, supervising
 from runner.backends.sight import Sight
 from runner.errors import Action, Exit, SpecError, action_for
 from runner.ledger import RunRecord
@@ -99,7 +99,8 @@ class Local:
         self._store, self._directory, self._env = store, directory, env
 
     def placed(self, spec: RunSpec) -> RunSpec:
-        """Return the spec as it is."""
+        """Return the spec as it is. Raises SpecError when no worker can be given one so long."""
+        check_size(spec)
         return spec
 
     def place(self, spec: RunSpec) -> str:
