@@ -3,6 +3,7 @@
     RunnerError
     ├── SpecError            the request or a flag is wrong            CLI 2   worker 64
     ├── ConfigError          plan, run record or set-up contradict     CLI 1   worker 78
+    │   └── NoStoreError     the bucket itself is not there                CLI 5
     ├── NotAllowedError      key or permission refused                 CLI 4   worker 77
     │   └── ObjectRefusedError  one object is, though the bucket grants all     worker 65
     ├── NotFoundError        no such run, task, instrument, object     CLI 5   worker 78
@@ -120,6 +121,12 @@ class ConfigError(RunnerError):
     """A plan, a run record or the set-up contradicts itself."""
 
     worker_exit = WorkerExit.CONFIG
+
+
+class NoStoreError(ConfigError):
+    """The place that is to hold the objects is not there: no empty store, and never made by us."""
+
+    exit_code = Exit.NOT_FOUND
 
 
 class NotAllowedError(RunnerError):

@@ -43,7 +43,8 @@ class Store(Protocol):
     """Objects by key. Methods are safe to call from many threads and processes at once.
 
     Besides what each method names, any of them raises SpecError for a malformed key, NotAllowedError when permission is
-    refused (ObjectRefusedError when of this object alone) and TransientError when the medium fails.
+    refused (ObjectRefusedError when of this object alone), NoStoreError when there is no bucket and TransientError when
+    the medium fails.
     """
 
     @property

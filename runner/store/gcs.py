@@ -26,7 +26,7 @@ from runner.store import ABSENT, ObjectInfo, gcs_list
 from runner.store.disk import explained as explained_disk
 from runner.store.gcs_access import Access
 from runner.store.gcs_client import Connection, Patience
-from runner.store.gcs_errors import code_of
+from runner.store.gcs_errors import code_of, is_corruption
 from runner.store.keys import KEY_BYTES, check_key, check_metadata, check_range, key_fault, stale
 
 if TYPE_CHECKING:
@@ -239,11 +239,11 @@ class GcsStore:
         raise AssertionError("unreachable")  # pragma: no cover
 
     def _go_on_after(self, error: Exception, left: int) -> None:
-        """Raise the error unless it is that of a lost session, which a new upload mends."""
+        """Raise the error unless it is of a lost session or of bytes spoilt on the way, which a new upload mends."""
         code = code_of(error)
         if code == NOT_FOUND:
             self._first_under("")  # is there a bucket at all?
-        if not left or code not in {NOT_FOUND, GONE}:
+        if not left or (code not in {NOT_FOUND, GONE} and not is_corruption(error)):
             raise error
 
     def _own(self, key: str, mark: str, named: str) -> ObjectInfo:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from runner.errors import ConfigError, RunnerError, SpecError, TransientError
+from runner.errors import IntegrityError, NoStoreError, RunnerError, SpecError, TransientError
 
 _TRANSIENT_CODES = frozenset({408, 429, 500, 502, 503, 504})
 _TRANSIENT_REASONS = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "backendError", "internalError"})
 _REFUSALS = frozenset({http.client.UNAUTHORIZED, http.client.FORBIDDEN})
-# An answer of 200 here: all came, and it is not what was sent.
-_BROKEN = frozenset({200, 409, 410, 416})
+_BROKEN = frozenset({409, 410, 416})
+# In the server's words about a checksum that it was sent.
+_MISMATCH = "match calculated"
 _TEXT_CHARS = 300
 
 
@@ -49,6 +50,14 @@ def is_refusal(error: BaseException) -> bool:
     return code_of(error) in _REFUSALS and not is_transient(error)
 
 
+def is_corruption(error: BaseException) -> bool:
+    """Tell whether bytes changed on the way: their checksum is not that of what was sent."""
+    from google.cloud.storage.exceptions import DataCorruption  # noqa: PLC0415 - imported where used
+
+    is_refused = code_of(error) == http.client.BAD_REQUEST and _MISMATCH in str(_document(error).get("message"))
+    return is_refused or isinstance(error, DataCorruption)
+
+
 @contextmanager
 def explained(action: str, bucket: str, refused: Callable[[Exception], RunnerError]) -> Iterator[None]:
     """Turn what Google's client raises inside into an error of ours, in one line that says what to do.
@@ -77,15 +86,21 @@ def _ours(
     if is_refusal(cause) or _is_lack(cause):
         return refused(cause)
     code = code_of(cause)
-    if code is None:
-        return TransientError(f"cannot {action}: {text_of(cause)}, try again") if isinstance(cause, OSError) else None
+    if code is None and not isinstance(cause, OSError):
+        return None
+    return _of_answer(f"cannot {action}", cause, code, bucket)
+
+
+def _of_answer(what: str, error: Exception, code: int | None, bucket: str) -> RunnerError:
+    if is_corruption(error):
+        return IntegrityError(f"{what}: the bytes changed on the way ({text_of(error)}), try again")
     if code == http.client.NOT_FOUND:
-        return ConfigError(
-            f"cannot {action}: {text_of(cause)}; there is no bucket gs://{bucket}: create it, or correct the URL"
+        return NoStoreError(
+            f"{what}: {text_of(error)}; there is no bucket gs://{bucket}: create it, or correct the URL"
         )
-    if code in _BROKEN:
-        return TransientError(f"cannot {action}: {text_of(cause)}, try again")
-    return SpecError(f"cannot {action}: gs://{bucket} refuses it with {code}: {text_of(cause)}, mend the request")
+    if code is None or code in _BROKEN:
+        return TransientError(f"{what}: {text_of(error)}, try again")
+    return SpecError(f"{what}: gs://{bucket} refuses it with {code}: {text_of(error)}, mend the request")
 
 
 def _is_lack(error: BaseException) -> bool:
@@ -110,8 +125,10 @@ def foreign() -> tuple[type[Exception], ...]:
 
 def _document(error: BaseException) -> Mapping[str, Any]:
     response = getattr(error, "response", None)
+    if response is None or response.ok:  # a body of bytes, read already
+        return {}
     try:
-        found = response.json().get("error") if response is not None else None
+        found = response.json().get("error")
     except (ValueError, AttributeError):
         return {}
     return found if isinstance(found, dict) else {}

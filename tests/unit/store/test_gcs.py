@@ -5,19 +5,25 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
+import urllib3
 
 from runner.errors import (
-    ConfigError,
     Exit,
+    IntegrityError,
+    NoStoreError,
     NotAllowedError,
     ObjectRefusedError,
     PreconditionError,
@@ -128,7 +134,8 @@ def test_chain_of_swaps_never_breaks_though_answers_get_lost(server: Server, sto
 
 @pytest.mark.parametrize("code", [429, 503])
 def test_storm_of_refusals_is_waited_out(server: Server, store: GcsStore, code: int) -> None:
-    server.add_faults({"path": "*", "fault": "status", "code": code, "probability": 0.5, "seed": 7})
+    told = {"code": code, "headers": {"Retry-After": "1"}}
+    server.add_faults({"path": "*", "fault": "status", **told, "probability": 0.5, "seed": 7})
     for i in range(12):
         store.put(f"d/{i:02}", b"%d" % i)
     assert [store.get(info.key) for info in store.list("d/")] == [b"%d" % i for i in range(12)]
@@ -200,6 +207,89 @@ def test_server_that_is_not_there_is_transient(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
     with pytest.raises(TransientError, match="gs://ours"):
         GcsStore("ours", patience=SHORT).head("a")
+
+
+@pytest.mark.parametrize("body", [b"small", BIG], ids=["small", "big"])
+def test_upload_that_stalls_half_way_goes_on(server: Server, store: GcsStore, body: bytes) -> None:
+    server.add_faults({"path": UPLOADS, "fault": "stall", "at": 0.5, "probability": 0.5, "seed": 2, "count": 2})
+    store.put("a", body)
+    assert store.get("a") == body
+
+
+def test_download_that_stalls_half_way_goes_on(server: Server, store: GcsStore) -> None:
+    store.put("a", BIG)
+    server.add_faults({"path": "/download/*", "fault": "stall", "at": 0.5, "count": 2})
+    assert store.get("a") == BIG
+
+
+# Bytes that change on the way.
+
+
+class Meddler(socketserver.ThreadingTCPServer):
+    """A proxy that turns one word into another wherever it passes, in one direction."""
+
+    daemon_threads = True
+
+    def __init__(self, server: Server, *, upwards: bool) -> None:
+        self.behind, self.upwards = ("127.0.0.1", server.port), upwards
+        super().__init__(("127.0.0.1", 0), Meddling)
+
+
+class Meddling(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        with socket.create_connection(self.server.behind) as behind:
+            thread = threading.Thread(
+                target=self.pump, args=(behind, self.request), kwargs={"meddles": not self.server.upwards}
+            )
+            thread.start()
+            self.pump(self.request, behind, meddles=self.server.upwards)
+            thread.join()
+
+    def pump(self, source: socket.socket, sink: socket.socket, *, meddles: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 20):
+                sink.sendall(data.replace(b"honest", b"untrue") if meddles else data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def meddled(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Put a proxy that changes bytes between the client and the server."""
+    with ExitStack() as stack:
+
+        def begin(*, upwards: bool) -> None:
+            proxy = stack.enter_context(Meddler(server, upwards=upwards))
+            thread = threading.Thread(target=proxy.serve_forever, args=(0.02,))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(proxy.shutdown)
+            monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{proxy.server_address[1]}")
+
+        yield begin
+
+
+HONEST = b"honest " * 1000
+
+
+@pytest.mark.parametrize("body", [HONEST, HONEST + BIG], ids=["small", "big"])
+def test_bytes_changed_on_the_way_up_are_not_stored(server: Server, meddled: Callable[..., None], body: bytes) -> None:
+    meddled(upwards=True)
+    with pytest.raises(IntegrityError, match=r"cannot write 'a' in gs://ours: the bytes changed on the way"):
+        GcsStore("ours", patience=BRIEF).put("a", body)
+    assert server.stats()["paths"]["/upload/storage/v1/b/ours/o/a"]["statuses"]["400"] == 4
+    assert [info.key for info in GcsStore("ours", patience=BRIEF).list("")] == []
+
+
+def test_bytes_changed_on_the_way_down_are_not_taken(
+    server: Server, store: GcsStore, meddled: Callable[..., None]
+) -> None:
+    store.put("a", HONEST)
+    meddled(upwards=False)
+    with pytest.raises(
+        IntegrityError, match=r"cannot read 'a' in gs://ours/some/prefix: the bytes changed on the way"
+    ) as caught:
+        GcsStore("ours/some/prefix", patience=BRIEF).get("a")
+    assert "\n" not in str(caught.value)
 
 
 # Refusals for good.
@@ -343,7 +433,7 @@ def test_bucket_that_does_not_exist_is_no_empty_store(server: Server) -> None:
         lambda: store.delete("a"),
         lambda: [*store.list("")],
     ):
-        with pytest.raises(ConfigError, match="gs://nowhere"):
+        with pytest.raises(NoStoreError, match="gs://nowhere"):
             use()
 
 
@@ -352,6 +442,29 @@ def test_what_the_server_calls_malformed_is_a_wrong_request(server: Server, stor
     server.add_faults({"path": UPLOADS, "fault": "status", "code": 400, "body": {"error": error}})
     with pytest.raises(SpecError, match=r"400: Invalid argument\."):
         store.put("a", b"")
+
+
+# At the terminal.
+
+
+@pytest.mark.parametrize(
+    ("place", "fault", "code", "words"),
+    [
+        ("gs://ours/p", {"fault": "deny_after"}, Exit.NOT_ALLOWED, "roles/storage.objectUser on gs://ours"),
+        ("gs://nowhere/p", None, Exit.NOT_FOUND, "there is no bucket gs://nowhere"),
+    ],
+    ids=["refused", "no_bucket"],
+)
+def test_command_says_in_one_line_and_without_waiting_what_is_wrong(
+    server: Server, place: str, fault: dict[str, str] | None, code: int, words: str
+) -> None:
+    if fault:
+        server.add_faults({"path": "*", **fault})
+    command = [sys.executable, "-m", "runner", "list", "--store", place]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert (words in done.stderr, done.stderr.count("\n")) == (True, 1)
+    assert server.stats()["total"]["requests"] <= 2
 
 
 # On the wire.
@@ -399,9 +512,10 @@ def test_key_that_is_too_long_with_the_prefix_is_refused(store: GcsStore) -> Non
 
 def test_foreign_names_that_no_store_accepts_are_not_listed(server: Server, store: GcsStore) -> None:
     store.put("a", b"")
-    put = server._port.app.answer.__self__.objects.put
     for name in ("some/prefix/", "some/prefix/folder/", "some/prefix//x", "some/prefix/.runner/x", "some/prefixes"):
-        put("ours", name, b"", fields={}, query={})
+        query = urlencode({"uploadType": "media", "name": name})
+        answer = urllib3.request("POST", f"{server.url}/upload/storage/v1/b/ours/o?{query}", body=b"")
+        assert answer.status == 200
     assert [info.key for info in store.list("")] == ["a"]
 
 
@@ -464,4 +578,27 @@ def test_upload_of_256_mib_takes_little_memory(server: Server, tmp_path: Path) -
         for _ in range(256):
             file.write(os.urandom(1 << 20))
     done = subprocess.run([sys.executable, "-c", PUT, small, big], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 64 * 1024  # KiB
+
+
+GET = """
+import resource, sys
+from runner.store import open_object, open_store
+store = open_store("gs://ours")
+with open_object(store, store.head("big")) as source:
+    source.read(8 << 20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    while source.read(8 << 20):
+        pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_reading_256_mib_piece_by_piece_takes_little_memory(server: Server, tmp_path: Path) -> None:
+    big = tmp_path / "big"
+    with big.open("wb") as file:
+        file.truncate(256 << 20)
+    GcsStore("ours").put("big", big)
+    done = subprocess.run([sys.executable, "-c", GET], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 64 * 1024  # KiB

@@ -7,11 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
 from runner.errors import NotAllowedError
+from runner.sandbox.clock import Clock
 from runner.sandbox.gcs import Options, Server, serve
+from runner.sandbox.gcs_objects import Objects
 from runner.store.gcs import GcsStore
 from runner.store.gcs_client import Patience
 from runner.store.gcs_list import AHEAD
@@ -21,15 +24,16 @@ LIST = "/storage/v1/b/ours/o"
 
 
 @pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Server]]:
+def start(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Serve a bucket of so many names a page that holds these."""
     running: list[Server] = []
 
     def begin(page_size: int, names: Iterable[str]) -> Server:
-        server = serve(Options(buckets=("ours",), page_size=page_size))
-        running.append(server)
+        objects = Objects(Clock(), tmp_path, ("ours",))
         for name in names:
-            server._port.app.answer.__self__.objects.put("ours", name, b"", fields={}, query={})
+            objects.put("ours", name, b"", fields={}, query={})
+        server = serve(Options(buckets=("ours",), data=tmp_path, page_size=page_size))
+        running.append(server)
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.url)
         return server
 
@@ -118,20 +122,20 @@ def test_many_small_folders_are_taken_many_at_a_time(start: Callable[..., Server
 
 
 def test_backfill_costs_little_more_than_its_pages(start: Callable[..., Server], store: GcsStore) -> None:
-    names = backfill(100, 20)
-    server = start(100, names)
+    names = backfill(40, 10)
+    server = start(20, names)
     assert keys(store) == names
-    assert lists(server)["requests"] <= 2 * len(names) / 100
+    assert lists(server)["requests"] <= 2 * len(names) / 20
 
 
 def test_reader_that_stops_has_asked_for_few_pages(start: Callable[..., Server], store: GcsStore) -> None:
-    names = backfill(200, 5)
+    names = backfill(100, 5)
     server = start(10, names)
     listing = store.list("")
     assert [info.key for info in islice(listing, 25)] == names[:25]
     listing.close()
     poll(lambda: lists(server)["in_flight"] == 0)
-    assert lists(server)["requests"] < 60  # of more than 200
+    assert lists(server)["requests"] < 60  # of more than 100
 
 
 def test_refusal_in_the_middle_of_a_list_ends_it(start: Callable[..., Server], store: GcsStore) -> None:
