@@ -3,7 +3,7 @@
     RunnerError
     ├── SpecError            the request or a flag is wrong            CLI 2   worker 64
     ├── ConfigError          plan, run record or set-up contradict     CLI 1   worker 78
-    │   └── NoStoreError     the bucket itself is not there                CLI 5
+    │   └── NoStoreError     the bucket itself is not there        CLI 5   worker 78
     ├── NotAllowedError      key or permission refused                 CLI 4   worker 77
     │   └── ObjectRefusedError  one object is, though the bucket grants all     worker 65
     ├── NotFoundError        no such run, task, instrument, object     CLI 5   worker 78
