@@ -154,7 +154,7 @@ TROUBLES = {
     "nodes": (None, {"nodeSelector": {"disk": "none"}}, "unschedulable", "node affinity/selector"),
     "deadline": (None, {"activeDeadlineSeconds": 4}, "deadline", "activeDeadlineSeconds (4)"),
     "suspended": (None, {"suspend": True}, "suspended", "until a queue admits it"),
-    "tries": (None, {}, "back-off", "ended with exit 75 and starts again at"),
+    "tries": (None, {}, "back-off", "ended with exit 75 and starts again "),
 }
 
 

@@ -234,6 +234,7 @@ def _died(case: _Case) -> Iterator[Cause]:
     gone = parse_indexes(case.job.get("status", {}).get("failedIndexes", ""))
     if condition(case.job, "Failed") or condition(case.job, "FailureTarget") or case.job["spec"].get("suspend"):
         return
+    waits: dict[str, dict[int, datetime]] = {}
     for index, pod in sorted(case.pods.items()):
         if index in gone or not is_over(pod) or exit_code(pod) == 0:
             continue
@@ -241,8 +242,13 @@ def _died(case: _Case) -> Iterator[Cause]:
         tries = sum(int(annotations.get(f"batch.kubernetes.io/job-index-{kind}", 0)) for kind in _FAILURE_COUNTS)
         until = ended_at(pod) + timedelta(seconds=min(_BACKOFF_MAX_S, _BACKOFF_S * 2**tries))
         if until > case.now:
-            text = f"shard {index} ended with {_code(pod)} and starts again at {until.astimezone(UTC):%H:%M:%S} UTC"
-            yield Cause(Kind.BACKOFF, text, log_command(case.kubectl, case.run, index), (index,))
+            waits.setdefault(_code(pod), {})[index] = until
+    for code, until_by_index in waits.items():
+        first, last = min(until_by_index.values()), max(until_by_index.values())
+        when = f"at {_clock(first)}" if first == last else f"from {_clock(first)} to {_clock(last)}"
+        shards = tuple(until_by_index)
+        step = log_command(case.kubectl, case.run, shards[0])
+        yield Cause(Kind.BACKOFF, f"ended with {code} and starts again {when} UTC", step, shards)
 
 
 def _killed(case: _Case) -> Iterator[tuple[int, Kind, str, str]]:
@@ -317,6 +323,10 @@ def _twice(quantity: str) -> str:
 def _code(pod: Object) -> str:
     code = exit_code(pod)
     return f"exit {code}" if code is not None else str(pod.get("status", {}).get("reason") or "no exit code")
+
+
+def _clock(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%H:%M:%S}"
 
 
 def _mount(message: str) -> str:

@@ -205,12 +205,19 @@ def test_a_node_that_went_silent_is_named_before_its_pods_are_deleted() -> None:
 def test_a_shard_that_waits_for_its_next_try_says_until_when(failures, at, until) -> None:
     annotations = {"batch.kubernetes.io/job-index-failure-count": str(failures)}
     cause = only(causes(pods=[pod(3, "Failed", state=terminated(75, at=at), annotations=annotations)]), Kind.BACKOFF)
-    assert cause.message == f"shard 3 ended with exit 75 and starts again at {until} UTC"
+    assert cause.message == f"ended with exit 75 and starts again at {until} UTC"
     assert cause.next == (
         f"kubectl -n {NAMESPACE} logs --tail=-1 "
         f"-l batch.kubernetes.io/job-name={RUN},batch.kubernetes.io/job-completion-index=3"
     )
     assert cause.shards == (3,)
+
+
+def test_shards_that_wait_for_the_same_reason_are_one_cause() -> None:
+    ends = [terminated(75, at=f"2024-08-08T11:59:5{second}Z") for second in (5, 8)]
+    cause = only(causes(pods=[pod(n, "Failed", state=end) for n, end in zip((3, 8), ends, strict=True)]), Kind.BACKOFF)
+    assert cause.message == "ended with exit 75 and starts again from 12:00:05 to 12:00:08 UTC"
+    assert cause.shards == (3, 8)
 
 
 def test_a_shard_whose_next_try_has_begun_or_that_is_given_up_does_not_wait() -> None:
