@@ -1,8 +1,38 @@
-"""`python -m runner` is `runner`."""
+"""The process: `python -m runner` and the installed `runner` begin and end here."""
 
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
 import sys
+from typing import NoReturn
 
-from runner.cli import main
+
+def program() -> NoReturn:
+    """Do what the command line says and end the process with its exit code."""
+    codes: list[int] = []
+    # First registered is last called: other threads are joined by then, and everybody else has cleaned up.
+    atexit.register(_leave, codes)
+    from runner.cli import main  # noqa: PLC0415 - what it imports registers after us
+
+    codes.append(main())
+    sys.exit(codes[0])
+
+
+def _leave(codes: list[int]) -> None:
+    """End the process now, unless an exception is about to end it.
+
+    Taking the interpreter apart aborts the process when a thread of a library in C++ asks for its lock meanwhile: the
+    lock is refused by unwinding the thread's stack, which C++ answers with std::terminate. Arrow has such threads.
+    """
+    if codes:
+        for stream in (sys.stdout, sys.stderr):
+            # `main` has told what could not be written; None where the process was started without the stream.
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(codes[0])
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program()

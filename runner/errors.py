@@ -3,7 +3,9 @@
     RunnerError
     ├── SpecError            the request or a flag is wrong            CLI 2   worker 64
     ├── ConfigError          plan, run record or set-up contradict     CLI 1   worker 78
+    │   └── NoStoreError     the bucket itself is not there        CLI 5   worker 78
     ├── NotAllowedError      key or permission refused                 CLI 4   worker 77
+    │   └── ObjectRefusedError  one object is, though the bucket grants all     worker 65
     ├── NotFoundError        no such run, task, instrument, object     CLI 5   worker 78
     ├── TransientError       the outside failed; another try may work  CLI 1   worker 75
     │   └── IntegrityError   a whole answer came, and it is not the file        worker 65
@@ -121,11 +123,23 @@ class ConfigError(RunnerError):
     worker_exit = WorkerExit.CONFIG
 
 
+class NoStoreError(ConfigError):
+    """The place that is to hold the objects is not there: no empty store, and never made by us."""
+
+    exit_code = Exit.NOT_FOUND
+
+
 class NotAllowedError(RunnerError):
     """A key or a permission was refused."""
 
     exit_code = Exit.NOT_ALLOWED
     worker_exit = WorkerExit.NOT_ALLOWED
+
+
+class ObjectRefusedError(NotAllowedError):
+    """The store refuses this one object, though it grants all that is needed; other tasks are not affected."""
+
+    worker_exit = WorkerExit.TASKS_FAILED
 
 
 class NotFoundError(RunnerError):

@@ -310,6 +310,15 @@ def ending(run: str) -> str:
     return f"{run_prefix(run)}end.json"
 
 
+def cluster(run: str) -> str:
+    """Return the key of the object that says on which cluster a run's Job was made, and with which values.
+
+    >>> cluster("r")
+    '_runs/r/cluster.json'
+    """
+    return f"{run_prefix(run)}cluster.json"
+
+
 def ledger(run: str, shard: int, attempt: str) -> str:
     """Return the key of an attempt's ledger.
 

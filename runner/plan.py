@@ -220,8 +220,7 @@ def decode(file: BinaryIO) -> Iterator[tuple[Task, ...]]:
     >>> list(decode(io.BytesIO(encode(Plan(())))))
     []
     """
-    # No threads: one of Arrow's that drops a Python buffer while the interpreter ends could abort the process.
-    parquet, shared = pq.ParquetFile(file), _Shared()
+    parquet, shared = _open(file), _Shared()
     for group in range(parquet.num_row_groups):
         yield shared.tasks(parquet.read_row_group(group, use_threads=False))
 
@@ -232,7 +231,7 @@ def decode_shard(file: BinaryIO, shard: int) -> tuple[Task, ...]:
     >>> decode_shard(io.BytesIO(encode(Plan(()))), 3)
     ()
     """
-    parquet = pq.ParquetFile(file)
+    parquet = _open(file)
     return _Shared().tasks(parquet.read_row_group(shard, use_threads=False)) if shard < parquet.num_row_groups else ()
 
 
@@ -244,7 +243,7 @@ def shard_sizes(body: bytes) -> tuple[tuple[int, int], ...]:
     >>> shard_sizes(encode(pack(t, 2)))
     ((1, 5), (2, 7))
     """
-    parquet = pq.ParquetFile(io.BytesIO(body))
+    parquet = _open(io.BytesIO(body))
     groups = (parquet.read_row_group(n, ["predicted_bytes"], use_threads=False) for n in range(parquet.num_row_groups))
     return tuple((group.num_rows, pc.sum(group.column(0)).as_py() or 0) for group in groups)
 
@@ -269,6 +268,12 @@ def without(task: Task, data_types: Iterable[str]) -> Iterator[Task]:
     gone = frozenset(data_types)
     if types := tuple(data_type for data_type in task.data_types if data_type not in gone):
         yield replace(task, data_types=types)
+
+
+def _open(file: BinaryIO) -> pq.ParquetFile:
+    # Reading ahead is done by threads of Arrow's: one that lets go of a Python buffer while the interpreter ends aborts
+    # the process.
+    return pq.ParquetFile(file, pre_buffer=False)
 
 
 def _table(number: int, tasks: Sequence[Task]) -> pa.Table:

@@ -24,13 +24,15 @@ from typing import IO
 
 from runner import ledger
 from runner.backends.sight import Sight
-from runner.errors import Action, ConfigError, RunnerError, WorkerExit, action_for
+from runner.errors import Action, ConfigError, RunnerError, SpecError, WorkerExit, action_for
 from runner.ledger import RunRecord
 from runner.spec import RunSpec
 from runner.store import ABSENT, Store
 
 _LOOK_S = 0.05
 _DRAIN_S = 15.0
+# What Linux takes for one variable: name, "=", value and a NUL (MAX_ARG_STRLEN, execve(2)).
+_VARIABLE_BYTES = 131_072
 _INTERRUPTED = (int(WorkerExit.DRAINED), -signal.SIGTERM)
 
 log = logging.getLogger(__name__)
@@ -61,6 +63,16 @@ class _State:
     running: dict[int, _Process] = field(default_factory=dict)
     ended: dict[int, int] = field(default_factory=dict)
     failures: dict[int, int] = field(default_factory=dict)
+
+
+def check_size(spec: RunSpec) -> None:
+    """Raise SpecError when a spec is too long for the environment of a worker."""
+    size = len(f"RUNNER_SPEC={spec.to_json()}".encode()) + 1
+    if size > _VARIABLE_BYTES:
+        raise SpecError(
+            f"the request is too long for a worker's environment: {size:,} bytes, at most {_VARIABLE_BYTES:,}; "
+            f"give fewer --instruments ({len(spec.instruments):,} now), patterns for many, or several requests"
+        )
 
 
 class Supervisor:

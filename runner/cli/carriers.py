@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from runner.backends.kubernetes.client import Client
@@ -21,15 +21,19 @@ class Carriers:
 
     def __init__(self, store: Store, given: Given, layers: Sequence[Layer] = ()) -> None:
         self._store, self._given, self._layers = store, given, layers
-        self._clients: dict[tuple[str | None, str | None], Client] = {}
+        self._clients: dict[tuple[str | None, str | None, bool], Client] = {}
 
     def of(self, record: RunRecord) -> Carrier:
         """Return who carries a run out: its record says which backend, and where."""
-        return self.for_spec(self.spec_of(record))
+        # The name of its context is that of another kubeconfig, maybe; whether it is the cluster is seen there.
+        return self._made(self.spec_of(record), or_current=self._given.flags.get("context") is None)
 
     def for_spec(self, spec: RunSpec) -> Carrier:
         """Return who carries out runs of this spec."""
-        return _MAKERS[spec.backend](self, spec)
+        return self._made(spec, or_current=False)
+
+    def _made(self, spec: RunSpec, *, or_current: bool) -> Carrier:
+        return self.local() if spec.backend is Backend.LOCAL else self.cluster(spec, or_current=or_current)
 
     def spec_of(self, record: RunRecord) -> RunSpec:
         """Return the spec that a run began with, in the place that the command line names where it does."""
@@ -51,20 +55,16 @@ class Carriers:
         home = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
         return Local(self._store, Path(home) / "market-data-runner", os.environ)
 
-    def cluster(self, spec: RunSpec) -> Cluster:
+    def cluster(self, spec: RunSpec, *, or_current: bool = False) -> Cluster:
         """Return the runs of the cluster that a spec names; it is reached when it is first asked."""
-        where = (spec.context, spec.namespace)
+        where = (spec.context, spec.namespace, or_current)
 
         def connect() -> Client:
             if where not in self._clients:
                 kubeconfig = self._given.kubeconfig
-                self._clients[where] = Client(kubeconfig=kubeconfig, context=where[0], namespace=where[1])
+                self._clients[where] = Client(
+                    kubeconfig=kubeconfig, context=where[0], namespace=where[1], or_current=or_current
+                )
             return self._clients[where]
 
         return Cluster(self._store, connect, self._layers)
-
-
-_MAKERS: Mapping[Backend, Callable[[Carriers, RunSpec], Carrier]] = {
-    Backend.LOCAL: lambda carriers, _: carriers.local(),
-    Backend.KUBERNETES: lambda carriers, spec: carriers.cluster(spec),
-}

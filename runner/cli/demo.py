@@ -190,7 +190,8 @@ def _real_and_generated(packed: Plan) -> str:
 
 
 def _chart(store: Store) -> None:
-    table = pq.ParquetFile(io.BytesIO(store.get(layout.candles(CHART_DAY, "15m", CHART_KEY)))).read(use_threads=False)
+    body = io.BytesIO(store.get(layout.candles(CHART_DAY, "15m", CHART_KEY)))
+    table = pq.ParquetFile(body, pre_buffer=False).read(use_threads=False)
     bars = [chart.Candle(*prices) for prices in zip(*(table[n].to_pylist() for n in chart.Candle._fields), strict=True)]
     emit(chart.chart(bars, caption=f"{CHART_KEY}  {CHART_DAY}  15m candles of a generated day", height=8))
 

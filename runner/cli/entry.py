@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 import typer
 
-from runner.cli import app
+from runner.cli import app, glyphs
 from runner.errors import Exit, RunnerError, WorkerExit
 from runner.logs import escape, redact
 
 DEBUG = "--debug"
+_HELP = frozenset(("-h", "--help", "--version"))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,11 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in given if word != DEBUG]
     is_worker = words[:1] == ["worker"]
+    glyphs.register()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr] # absent where a test replaced it
+            stream.reconfigure(errors=glyphs.ERRORS)  # type: ignore[union-attr] # absent where a test replaced it
     try:
-        return app.run(words or ["--help"])
+        return _run(words or ["--help"])
     except KeyboardInterrupt:
         return _fail("interrupted", WorkerExit.DRAINED if is_worker else Exit.INTERRUPTED)
     except typer.Abort:
@@ -39,6 +41,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as e:  # noqa: BLE001 the one place of the CLI: a bug is one line too
         line = f"{type(e).__name__}: {e}; this is a bug in runner, {DEBUG} shows where"
         return _fail(line, WorkerExit.BUG if is_worker else Exit.FAILED, trace=DEBUG in given)
+
+
+def _run(words: Sequence[str]) -> int:
+    """Run one command; raises RunnerError where stdout could not take what it printed."""
+    try:
+        return app.run(words)
+    except SystemExit as e:
+        # Typer leaves so whatever pipe is broken; only to the reader of its help it does not matter.
+        if _HELP.isdisjoint(words) and e.__context__ is not None:
+            raise e.__context__ from None
+        return Exit.DONE
+    except OSError:
+        from runner.cli import output  # noqa: PLC0415 - imports the specification, which `--help` does without
+
+        # Where it could not write help, stdout takes nothing else either; any other error is not about stdout.
+        output.emit("\n")
+        raise
 
 
 def _fail(line: str, code: int, *, trace: bool = False) -> int:

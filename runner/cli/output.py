@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -65,8 +66,9 @@ def emit(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Write a message to stderr."""
-    typer.echo(text, err=True)
+    """Write a message to stderr; where that cannot be written to, the exit code must do."""
+    with contextlib.suppress(OSError):
+        typer.echo(text, err=True)
 
 
 def say_next(command: str) -> None:

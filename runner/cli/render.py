@@ -11,7 +11,7 @@ from runner.backends.kubernetes import render as rendering
 from runner.backends.kubernetes.values import values_for
 from runner.cli.given import RUN, SELECTION, SOURCE, WHERE, Given, selection, takes
 from runner.cli.output import emit
-from runner.cli.place import Placement, Values, layers
+from runner.cli.place import Memory, Placement, Values, layers
 from runner.cli.requests import Force, Stage
 from runner.errors import Exit, SpecError
 from runner.runs.request import offline_id
@@ -40,6 +40,7 @@ def render(  # noqa: PLR0913 options
     force: Force = False,
     placement: Placement = None,
     values: Values = None,
+    memory: Memory = None,
     output: Output = "yaml",
     given: Given,
 ) -> int:
@@ -50,7 +51,7 @@ def render(  # noqa: PLR0913 options
     chosen = selection(given.flags["select"], force=force)
     spec = given.also(stage=stage, select=chosen, backend="kubernetes").spec()
     run = offline_id(spec)
-    files = layers(placement, values)
+    files = layers(placement, values, memory)
     filled = values_for(spec, run_id=run, shards=spec.shards, image=spec.image, namespace=spec.namespace, files=files)
     if output == "yaml":
         emit(rendering.yaml(filled))

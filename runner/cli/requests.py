@@ -13,16 +13,16 @@ from runner.cli import dry, follow, here
 from runner.cli.carriers import Carriers
 from runner.cli.given import RUN, SELECTION, SOURCE, WHERE, Given, selection, takes
 from runner.cli.output import Output, say, say_next, show
-from runner.cli.place import Placement, Values, layers
+from runner.cli.place import Memory, Placement, Values, layers
 from runner.cli.steps import next_step, pasted, places
 from runner.cli.steps import selection as selection_words
-from runner.errors import Exit
+from runner.errors import Exit, SpecError
 from runner.ledger import RunRecord
 from runner.report import documents, plans
 from runner.report import run as report
-from runner.runs import Carrier, RunStatus, State, Submission, Watch, draft
+from runner.runs import Carrier, RunStatus, State, Submission, Watch, draft, place
 from runner.runs import submit as submit_run
-from runner.spec import RunSpec
+from runner.spec import Backend, RunSpec
 from runner.store import Store
 
 Stage = Annotated[str | None, typer.Argument(metavar="[STAGE]", help="download or validate.", show_default=False)]
@@ -46,7 +46,7 @@ def plan(stage: Stage = None, *, force: Force = False, output: Output = "table",
         names=(task.id for task in drafted.plan.tasks),
     )
     if drafted.plan.shards:
-        words = [spec.stage, *selection_words(drafted.request), "--shards", str(spec.shards), *places(given)]
+        words = [spec.stage, *selection_words(drafted.request), "--shards", str(spec.shards), *places(given, "submit")]
         say_next(f"runner submit {shlex.join([*words, *pasted(given, PLACE)])}")
     return Exit.DONE
 
@@ -60,6 +60,7 @@ def submit(  # noqa: PLR0913 options
     dry_run: dry.DryRun = "none",
     placement: Placement = None,
     values: Values = None,
+    memory: Memory = None,
     output: Output = "table",
     given: Given,
 ) -> int:
@@ -68,7 +69,7 @@ def submit(  # noqa: PLR0913 options
     On a cluster it returns once the run is recorded and its Job is there; --wait follows it.
     """
     asked = given.also(stage=stage, select=selection(given.flags["select"], force=force))
-    over = layers(placement, values)
+    over = layers(placement, values, memory)
     if dry_run != "none":
         return dry.show_job(dry_run, asked, over)
     return carry_out(asked, output, over, wait=wait)
@@ -81,23 +82,33 @@ def retry(  # noqa: PLR0913 options
     wait: Wait = False,
     placement: Placement = None,
     values: Values = None,
+    memory: Memory = None,
     output: Output = "table",
     given: Given,
 ) -> int:
-    """Run again, as a new small run, the tasks of RUN that have no settled outcome."""
-    record = here.find_run(here.open_spec_store(given.spec()), run)
+    """Run again, as a new small run, the tasks of RUN that have no settled outcome.
+
+    On a cluster its pods get the values that those of RUN had; --placement, --values and --memory lie over them.
+    """
+    store = here.open_spec_store(given.spec())
+    record = here.find_run(store, run)
     asked = {key: record.request[key] for key in ("stage", *SELECTION[2:])}
     first, last = record.request["days"]
     where = {key: value for key in PLACE if given.flags.get(key) is None and (value := record.spec.get(key))}
     again = given.also(**asked, **where, startDate=first, endDate=last, select="failed", parent=record.id)
-    return carry_out(again, output, layers(placement, values), wait=wait)
+    began = place.read(store, record.id)
+    over = [*(began.values if began else ()), *layers(placement, values, memory)]
+    return carry_out(again, output, over, wait=wait)
 
 
 def carry_out(given: Given, output: str, over: list[Layer], *, wait: bool) -> int:
     """Submit a request, have its run carried out and print what became of it; return the run's verdict."""
     store = here.open_spec_store(given.spec())
     carriers = Carriers(store, given, over)
-    spec = carriers.for_spec(given.spec()).placed(given.spec())
+    asked = given.spec()
+    if over and asked.backend is Backend.LOCAL:
+        raise SpecError("flags --placement, --values and --memory are for a cluster's pods: give --backend kubernetes")
+    spec = carriers.for_spec(asked).placed(asked)
     here.start_logging(spec)
     _tell_place(carriers.for_spec(spec), spec)
     submission = submit_run(spec, store, here.open_tardis(spec), lambda record: carriers.of(record).settle(record))
@@ -126,7 +137,7 @@ def print_run(status: RunStatus, output: str) -> None:
 
 def tell_end(record: RunRecord, status: RunStatus, code: Exit, given: Given) -> None:
     """Say on stderr what failed and what there is to do next."""
-    for text in (*report.causes(status), *report.failures(status, places=shlex.join(places(given)))):
+    for text in report.explained(status, places=lambda command: shlex.join(places(given, command))):
         say(text)
     if (step := next_step(record, status, code, given)) is not None:
         say_next(step)

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 import typer
 
 from runner import ledger, runs
+from runner.backends.sight import Sight
 from runner.cli import follow, here
 from runner.cli.carriers import Carriers
 from runner.cli.given import CLUSTER, WHERE, Given, takes
-from runner.cli.output import Output, emit, say, say_next, show
+from runner.cli.output import API_VERSION, Output, emit, say, say_next, show
 from runner.cli.requests import RunName, print_run, tell_end
-from runner.cli.steps import next_step
-from runner.errors import Exit, SpecError
+from runner.cli.steps import next_step, places
+from runner.errors import Exit, RunnerError, SpecError
 from runner.ledger import RunRecord
 from runner.logs import escape
 from runner.report import documents
 from runner.report import run as report
 from runner.report.tables import table
-from runner.runs import LogQuery, LogText, RunStatus, Watch
+from runner.runs import Carrier, LogQuery, LogText, RunStatus, Watch
 
 MaybeRun = Annotated[
     str | None,
@@ -36,6 +39,9 @@ Timeout = Annotated[
     float | None,
     typer.Option("--timeout", min=0, metavar="SECONDS", help="Give up waiting: exit 6.", show_default=False),
 ]
+Abandon = Annotated[
+    bool, typer.Option("--abandon", help="End it in the store alone: its cluster is gone and cannot be asked.")
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -48,7 +54,7 @@ def list_runs(*, output: Output = "table", given: Given) -> int:
     store = here.open_spec_store(given.spec())
     carriers = Carriers(store, given)
     records = sorted((ledger.get_run(store, run) for run in ledger.run_ids(store)), key=_newest_first)
-    found = [Watch(store, each).status(carriers.of(each).settle(each), with_failures=False) for each in records]
+    found = [Watch(store, each).status(_sight(carriers, each), with_failures=False) for each in records]
     show(
         output,
         {"kind": "RunList", "runs": [_without_details(status) for status in found]},
@@ -74,8 +80,10 @@ def status(run: MaybeRun = None, *, watch: Follow = False, output: Output = "tab
         return code
     found = Watch(store, record).status(carrier.settle(record))
     size = shutil.get_terminal_size((100, 40))
-    picture = report.text(found, width=size.columns, height=size.lines - 1)
-    show(output, documents.run_document(found), table=picture, names=[found.id])
+    picture = report.text(replace(found, causes=(), failures=()), width=size.columns, height=size.lines - 1)
+    # Never cut: there are commands to paste in it.
+    why = report.explained(found, places=lambda command: shlex.join(places(given, command)))
+    show(output, documents.run_document(found), table="\n".join((picture.rstrip("\n"), *why)), names=[found.id])
     if (step := next_step(record, found, follow.verdict_of(store, record), given)) is not None:
         say_next(step)
     return Exit.DONE
@@ -108,11 +116,11 @@ def logs(  # noqa: PLR0913 options
     record = here.find_run(store, run)
     if shard is not None and shard >= record.shards:
         raise SpecError(f"flag --shard {shard}: run {record.id} has shards 0 to {record.shards - 1}")
-    carrier = Carriers(store, given).of(record)
-    new = carrier.logs(record, LogQuery(shard, failed))
+    here.start_logging(given.spec())
+    carrier, query = Carriers(store, given).of(record), LogQuery(shard, failed)
     if follow_on:
-        return _follow_logs(new, lambda: carrier.settle(record).alive)
-    found = list(new())
+        return _follow_logs(carrier, record, query, output)
+    found = list(carrier.logs(record, query)())
     lines = [{"shard": each.shard, "attempt": each.attempt, "text": each.text} for each in found]
     show(
         output,
@@ -125,33 +133,38 @@ def logs(  # noqa: PLR0913 options
     return Exit.DONE
 
 
-def _follow_logs(new: Callable[[], Iterator[LogText]], alive: Callable[[], bool]) -> int:
-    """Print what is new until the run has ended, or Ctrl-C."""
-    with here.stoppable() as stop:
-        goes_on = True
+def _follow_logs(carrier: Carrier, record: RunRecord, query: LogQuery, output: str) -> int:
+    """Print what is new until the run has ended, or Ctrl-C; as JSON a document a line."""
+    with here.stoppable() as stop, carrier.watching(record) as sight:
+        new, goes_on = carrier.logs(record, query, stop.wait), True
         while goes_on and not stop.is_set():
             # Asked first, so that what was written before the end is read after it.
-            goes_on = alive()
+            goes_on = sight().alive
             for each in new():
-                emit("\n".join(escape(line) for line in each.text.splitlines()))
+                emit(_line(record, each) if output == "json" else _lines(each))
             if goes_on:
                 stop.wait(_LOGS_LOOK_S)
-    return Exit.INTERRUPTED if goes_on else Exit.DONE
+    return Exit.INTERRUPTED if stop.is_set() else Exit.DONE
 
 
 @takes(*WHERE, *CLUSTER)
-def cancel(run: RunName, *, output: Output = "table", given: Given) -> int:
+def cancel(run: RunName, *, abandon: Abandon = False, output: Output = "table", given: Given) -> int:
     """Stop a run and wait until its workers have drained; what is done stays."""
     spec = given.spec()
     store = here.open_spec_store(spec)
     record = here.find_run(store, run)
     carrier = Carriers(store, given).of(record)
+    if not abandon:
+        carrier.settle(record)  # refuses where it is not; writes the end that it may have had
     was_running = runs.cancel(store, record.id)
     if was_running:
         say(f"run   cancelling {record.id}; what is done stays")
         with here.stoppable() as stop:
             # Nobody at work on it: then this process ends it; else it waits for whoever is.
-            carrier.cancel(record, spec, stop.is_set)
+            if abandon:
+                carrier.abandon(record)
+            else:
+                carrier.cancel(record, spec, stop.is_set)
         if stop.is_set():
             return Exit.INTERRUPTED
     found = Watch(store, record).status(carrier.settle(record))
@@ -197,6 +210,23 @@ def _without_details(status: RunStatus) -> dict[str, Any]:
     return {**{key: value for key, value in document.items() if key != "failures"}, "shards": len(status.shards)}
 
 
+def _sight(carriers: Carriers, record: RunRecord) -> Sight:
+    """Return what is seen of a run; one that cannot be seen from here is told of, and stops no list."""
+    try:
+        return carriers.of(record).settle(record)
+    except RunnerError as e:
+        say(f"{record.id} is not asked after: {e}")
+        return Sight()
+
+
 def _log(each: LogText) -> str:
-    body = "\n".join(escape(line) for line in each.text.splitlines())
-    return f"--- shard {each.shard} attempt {each.attempt}\n{body}"
+    return f"--- shard {each.shard} attempt {each.attempt}\n{_lines(each)}"
+
+
+def _lines(each: LogText) -> str:
+    return "\n".join(escape(line) for line in each.text.splitlines())
+
+
+def _line(record: RunRecord, each: LogText) -> str:
+    document = {"apiVersion": API_VERSION, "kind": "Log", "run": record.id}
+    return json.dumps({**document, "shard": each.shard, "attempt": each.attempt, "text": each.text})

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from runner.cli.given import SELECTION, SOURCE, Given
+from runner.cli.given import CLUSTER, SELECTION, SOURCE, Given
 from runner.errors import Exit
 from runner.ledger import RunRecord
 from runner.runs import RunState, RunStatus
@@ -14,7 +14,13 @@ from runner.spec import Backend, RunSpec
 from runner.spec.resolve import flag_of
 from runner.task import Stage
 
-_PLACES = ("store", *SOURCE)
+# What leads a command to a run, by what each takes.
+_PLACES: Mapping[str, tuple[str, ...]] = {
+    "submit": ("store", *SOURCE),
+    "retry": ("store", *SOURCE, *CLUSTER),
+    "validate": ("store", *SOURCE),
+}
+_ELSE = ("store", *CLUSTER)
 
 
 def next_step(record: RunRecord, status: RunStatus, code: Exit, given: Given) -> str | None:
@@ -24,15 +30,18 @@ def next_step(record: RunRecord, status: RunStatus, code: Exit, given: Given) ->
     """
     stage = record.request["stage"]
     if status.state is RunState.RUNNING:
-        return _command("status", status.id, "--watch", *places(given))
+        return _command("status", status.id, "--watch", *places(given, "status"))
+    if status.state is RunState.CANCELLED and record.spec.get("backend") == Backend.KUBERNETES:
+        # A new run of what is left, with the values that the cancelled one had.
+        return _command("retry", status.id, *places(given, "retry"))
     if status.state in (RunState.STOPPED, RunState.CANCELLED):
-        return _command("submit", stage, *selection(record.request), *places(given), *_backend(record, given))
+        return _command("submit", stage, *selection(record.request), *places(given, "submit"), *_backend(record, given))
     if code is Exit.NOT_ALLOWED:
         return "correct the key in TARDIS_API_KEY or TARDIS_API_KEY_FILE, then submit again"
     if stage == Stage.VALIDATE or code is Exit.DONE:
         whole = code is Exit.DONE and stage == Stage.VALIDATE
-        return None if whole else _command("validate", *_what(record.request), *places(given))
-    return _command("retry", status.id, *places(given))
+        return None if whole else _command("validate", *_what(record.request), *places(given, "validate"))
+    return _command("retry", status.id, *places(given, "retry"))
 
 
 def selection(request: Mapping[str, Any]) -> list[str]:
@@ -45,11 +54,11 @@ def selection(request: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def places(given: Given) -> list[str]:
-    """Return the options by which a command line named its run file, kubeconfig, store and source."""
-    words = ["-f", str(given.file)] if given.file else []
-    words += ["--kubeconfig", given.kubeconfig] if given.kubeconfig else []
-    return [*words, *pasted(given, _PLACES)]
+def places(given: Given, command: str) -> list[str]:
+    """Return the options by which a command line named its run file, store, source and cluster, for another command."""
+    words = ["--file", str(given.file)] if given.file else []
+    words += ["--kubeconfig", given.kubeconfig] if given.kubeconfig and command != "validate" else []
+    return [*words, *pasted(given, _PLACES.get(command, _ELSE))]
 
 
 def pasted(given: Given, keys: Iterable[str]) -> list[str]:

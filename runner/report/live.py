@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from runner.backends.sight import Cause
 from runner.report import grid, run, units
 from runner.report.run import Pace
 from runner.runs import RunStatus
@@ -62,10 +64,11 @@ class Meter:
 
 
 class Lines:
-    """A line of plain text at most every ten seconds."""
+    """A line of plain text at most every ten seconds, and why it does not move, each reason once."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say, self._meter = say, Meter()
+        self._said: set[Cause] = set()
         self._next_s: float | None = None
 
     def due(self, now_s: float) -> bool:
@@ -76,6 +79,9 @@ class Lines:
         """Write the line."""
         self._next_s = now_s + LINE_S
         self._say(run.line(status, self._meter.pace(status, now_s)))
+        for text in run.causes(replace(status, causes=tuple(c for c in status.causes if c not in self._said))):
+            self._say(text)
+        self._said.update(status.causes)
 
     def __enter__(self) -> Self:
         return self

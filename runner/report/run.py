@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runner.logs import escape
@@ -18,6 +19,8 @@ _PLACES = {
     ShardState.DONE: grid.State.DONE,
     ShardState.FAILED: grid.State.FAILED,
 }
+Places = Callable[[str], str]
+"""The options that lead a command, by its name, to a run: its file, store, source and cluster."""
 # Lines of a screen that are not grid: the head, the legend, an empty one.
 _OTHER_LINES = 3
 
@@ -28,6 +31,12 @@ class Pace:
 
     bytes_per_s: float = 0.0
     eta_s: float | None = None
+
+
+def nowhere(command: str) -> str:
+    """Return no options: the command finds the run by the settings of the place it is pasted in."""
+    del command
+    return ""
 
 
 def progress(status: RunStatus) -> float:
@@ -47,30 +56,32 @@ def cell_states(shards: Sequence[ShardStatus]) -> tuple[grid.State, ...]:
     return tuple(_place(shard) for shard in shards)
 
 
-def failures(status: RunStatus, limit: int = FAILURES_SHOWN, *, places: str = "") -> tuple[str, ...]:
-    """Return a line for each of the first failures, how many there are if more, and how to see their logs.
-
-    `places` are the options that lead a command to this run's store.
-    """
-    places = f" {places}" if places else ""
+def failures(status: RunStatus, limit: int = FAILURES_SHOWN, *, places: Places = nowhere) -> tuple[str, ...]:
+    """Return a line for each of the first failures, how many there are if more, and how to see their logs."""
     if not status.failures:
         return ()
     shown = [_failure(failure) for failure in status.failures[:limit]]
     total = len(status.failures)
-    all_of_them = f"runner status {escape(status.id)}{places} -o json"
+    all_of_them = _pasted(f"runner status {escape(status.id)} -o json", status, places)
     more = [f"        and {total - len(shown):,} more of {total:,}; all: {all_of_them}"] if total > len(shown) else []
     shards = sorted({failure.shard for failure in status.failures[:limit]})
-    logs = [f"logs    runner logs {escape(status.id)} --shard {shards[0]}{places}"]
+    logs = [_pasted(f"logs    runner logs {escape(status.id)} --shard {shards[0]}", status, places)]
     logs += [f"        {status.logs.format(shard=shards[0])}"] if status.logs else []
     return (*shown, *more, *logs)
 
 
-def causes(status: RunStatus) -> tuple[str, ...]:
+def explained(status: RunStatus, *, places: Places) -> tuple[str, ...]:
+    """Return the lines of causes and failures."""
+    return (*causes(status, places=places), *failures(status, places=places))
+
+
+def causes(status: RunStatus, *, places: Places = nowhere) -> tuple[str, ...]:
     """Return for each cause that keeps the run from moving a line with it and one with the command that helps."""
     lines = []
     for cause in status.causes:
         where = f"  {_shards(cause.shards)}" if cause.shards else ""
-        lines += [escape(f"why     {cause.kind}: {cause.message}{where}"), escape(f"        {cause.next}")]
+        then = _pasted(cause.next, status, places)
+        lines += [escape(f"why     {cause.kind}: {cause.message}{where}"), escape(f"        {then}")]
     return tuple(lines)
 
 
@@ -111,6 +122,15 @@ def cut(text: str, width: int) -> str:
     ('abc…', 'abc')
     """
     return text if len(text) < width else f"{text[: max(0, width - 2)]}…"
+
+
+def _pasted(command: str, status: RunStatus, places: Places) -> str:
+    """Return a command with what leads it to the run's store and cluster behind each `runner … RUN` in it."""
+
+    def led(found: re.Match[str]) -> str:
+        return f"{found[0]} {options}" if (options := places(found[1])) else found[0]
+
+    return re.sub(rf"\brunner (\w+) {re.escape(status.id)}(?![\w-])", led, command)
 
 
 def _shards(numbers: tuple[int, ...]) -> str:

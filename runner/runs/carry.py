@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from runner import ledger
-from runner.backends.local import Look, Supervisor, supervised, supervising
+from runner.backends.local import Look, Supervisor, check_size, supervised, supervising
 from runner.backends.sight import Sight
-from runner.errors import Action, Exit, action_for
+from runner.errors import Action, Exit, SpecError, action_for
 from runner.ledger import RunRecord
 from runner.runs import state
 from runner.runs.state import CANCELLED, FINISHED, cancelled, ending, finish, verdict
@@ -22,6 +22,12 @@ from runner.store import Store
 _CANCEL_LOOK_S = 1.0
 _FOLLOW_S = 0.5
 IDLE = Look()
+
+
+def waited(seconds: float) -> bool:
+    """Wait, and never tell to stop."""
+    time.sleep(seconds)
+    return False
 
 
 class Carrier(Protocol):
@@ -53,12 +59,21 @@ class Carrier(Protocol):
         """Yield `settle` for being asked again and again."""
         ...
 
-    def logs(self, record: RunRecord, query: LogQuery) -> Callable[[], Iterator[LogText]]:
-        """Return a function that yields what is new in the logs at each call."""
+    def logs(
+        self, record: RunRecord, query: LogQuery, pause: Callable[[float], bool] = waited
+    ) -> Callable[[], Iterator[LogText]]:
+        """Return a function that yields what is new in the logs at each call.
+
+        `pause` waits between requests, from the second call on, and tells whether to stop.
+        """
         ...
 
     def cancel(self, record: RunRecord, spec: RunSpec, stop: Callable[[], bool]) -> None:
         """End a run whose end was asked for, its workers drained; return early after `stop()`."""
+        ...
+
+    def abandon(self, record: RunRecord) -> None:
+        """Write the end of a run that can no longer be reached where it is; asks nobody there."""
         ...
 
     def clean(self, run: str) -> int:
@@ -84,7 +99,8 @@ class Local:
         self._store, self._directory, self._env = store, directory, env
 
     def placed(self, spec: RunSpec) -> RunSpec:
-        """Return the spec as it is."""
+        """Return the spec as it is. Raises SpecError when no worker can be given one so long."""
+        check_size(spec)
         return spec
 
     def place(self, spec: RunSpec) -> str:
@@ -106,13 +122,20 @@ class Local:
         """Yield `settle` of this run."""
         yield lambda: self.settle(record)
 
-    def logs(self, record: RunRecord, query: LogQuery) -> Callable[[], Iterator[LogText]]:
+    def logs(
+        self, record: RunRecord, query: LogQuery, pause: Callable[[float], bool] = waited
+    ) -> Callable[[], Iterator[LogText]]:
         """Return a function that yields what is new in the logs of the store."""
+        del pause
         return StoreLogs(self._store, record.id, query).new
 
     def cancel(self, record: RunRecord, spec: RunSpec, stop: Callable[[], bool]) -> None:
         """Wait for the supervisor to drain its workers; where there is none, write the run's end."""
         self.carry_out(record, spec, stop, lambda _: None)
+
+    def abandon(self, record: RunRecord) -> None:
+        """Refuse: a run of this machine is ended by cancelling it."""
+        raise SpecError(f"flag --abandon is for runs on a cluster that is gone; runner cancel {record.id}")
 
     def clean(self, run: str) -> int:
         """Remove a run's objects."""

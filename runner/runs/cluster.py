@@ -8,40 +8,55 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
-from runner import ledger
+from runner import layout, ledger
 from runner.backends.kubernetes import pods, render, values, watch
-from runner.backends.kubernetes.client import Client, Object
-from runner.backends.kubernetes.diagnose import diagnose, log_command
+from runner.backends.kubernetes.client import IN_CLUSTER, Client, Object
+from runner.backends.kubernetes.diagnose import diagnose, is_killed_for_memory, log_command
 from runner.backends.kubernetes.watch import Snapshot
 from runner.backends.sight import Cause, Sight
-from runner.errors import Action, ConfigError, Exit, TransientError, action_for
+from runner.errors import Action, ConfigError, Exit, NotAllowedError, RunnerError, SpecError, TransientError, action_for
 from runner.ledger import RunRecord
-from runner.runs import state
-from runner.runs.carry import follow
-from runner.runs.tail import LogQuery, LogText, StoreLogs
+from runner.runs import place, state
+from runner.runs.carry import follow, waited
+from runner.runs.place import Place
+from runner.runs.pod_logs import PodLogs
+from runner.runs.tail import LogQuery, LogText
 from runner.spec import RunSpec
 from runner.store import Store
 
-_CREATE_TRIES = 5
-_CREATE_PAUSE_S = 2.0
+_TRIES = 15
 _DRAIN_S = 60.0
-_LOOK_S = 2.0
 _SILENT = timedelta(seconds=60)
 """Workers write every ten seconds: one that was silent for so long, and has no pod, has died."""
 
+
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Cluster:
-    """Runs of one cluster. `connect` returns its client when one is needed; `layers` lie over the chart's values."""
+    """Runs of one cluster. `connect` returns its client when one is needed; `layers` lie over the chart's values.
 
-    def __init__(self, store: Store, connect: Callable[[], Client], layers: Sequence[values.Layer] = ()) -> None:
-        self._store, self._connect, self._layers = store, connect, layers
+    `pause_s` is waited between two questions to the cluster.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        connect: Callable[[], Client],
+        layers: Sequence[values.Layer] = (),
+        *,
+        pause_s: float = 2.0,
+    ) -> None:
+        self._store, self._connect, self._layers, self._pause_s = store, connect, layers, pause_s
+        self._noted: set[str] = set()
+        self._peaks: dict[str, int] = {}
 
     @property
     def _client(self) -> Client:
@@ -58,14 +73,26 @@ class Cluster:
         """Return the cluster, the namespace and the image of a placed spec."""
         return f"context {spec.context} ({self._client.server}) · namespace {spec.namespace} · image {spec.image}"
 
-    def _values(self, spec: RunSpec, run: str, shards: int) -> dict[str, Any]:
-        return values.values_for(
-            spec, run_id=run, shards=shards, image=spec.image, namespace=self._client.namespace, files=self._layers
-        )
+    def _here(self) -> Place:
+        client, given = self._client, values.documents(self._layers)
+        return Place(client.server, client.authorities, client.namespace, client.context, given)
 
-    def job(self, record: RunRecord, spec: RunSpec) -> Object:
-        """Return the Job of a run. Raises SpecError for what cannot work on a cluster."""
-        return render.job(self._values(spec, record.id, record.shards))
+    def _values(
+        self, spec: RunSpec, run: str, shards: int, files: Sequence[values.Layer] | None = None
+    ) -> dict[str, Any]:
+        layers, namespace = self._layers if files is None else files, self._client.namespace
+        return values.values_for(spec, run_id=run, shards=shards, image=spec.image, namespace=namespace, files=layers)
+
+    def _patiently(self, ask: Callable[[], T]) -> T:
+        """Ask again while the cluster does not answer, as one does whose control plane starts anew."""
+        for number in range(1, _TRIES):
+            try:
+                return ask()
+            except TransientError as e:
+                if number == 1:
+                    log.warning("%s; asking again for a while", e)
+            time.sleep(self._pause_s)
+        return ask()
 
     def check(self, run: str, spec: RunSpec) -> Object:
         """Return the Job of a run as the cluster would take it, created nowhere. Raises ConfigError if it refuses."""
@@ -75,22 +102,30 @@ class Cluster:
         return there
 
     def start(self, record: RunRecord, spec: RunSpec) -> bool:
-        """Create the run's Job where there is none; it goes on by itself."""
-        body = self.job(record, spec)
-        for tries in range(_CREATE_TRIES):
-            try:
-                if self._client.create("jobs", body) is None:
-                    self._adopt(record.id)
-            except TransientError:
-                # The answer may be lost and the Job there: the next try then finds it.
-                if tries == _CREATE_TRIES - 1:
-                    raise
-                time.sleep(_CREATE_PAUSE_S)
-            else:
-                break
+        """Create the run's Job where there is none, with the values of one that there was; it goes on by itself.
+
+        Raises SpecError for what cannot work on a cluster, and for a run that is on another one.
+        """
+        run, here = record.id, self._here()
+        is_ours = place.write(self._store, run, here)
+        try:
+            stands = here if is_ours else place.read(self._store, run) or here
+            if not stands.same(here) and self._client.get("jobs", run) is None:
+                raise _elsewhere(run, stands, here)
+            body = render.job(self._values(spec, run, record.shards, self._layers or stands.values))
+            self._patiently(lambda: self._create(run, body))
+        except TransientError:
+            raise  # it may have been made
+        except RunnerError:
+            if is_ours:
+                place.forget(self._store, run)
+            raise
         return True
 
-    def _adopt(self, run: str) -> None:
+    def _create(self, run: str, body: Object) -> None:
+        """Create a Job; where one is there, the answer to an earlier try may have been lost."""
+        if self._client.create("jobs", body) is not None:
+            return
         there = self._client.get("jobs", run)
         if there is not None and there["metadata"].get("labels", {}).get(values.RUN_LABEL) != run:
             raise ConfigError(
@@ -107,18 +142,18 @@ class Cluster:
 
     def settle(self, record: RunRecord) -> Sight:
         """Return what is seen of a run now; where its Job has ended or is gone, its end is written."""
-        if state.ending(self._store, record.id) is not None:
-            return Sight(alive=False, logs=_logs_of(record))
+        if (how := state.ending(self._store, record.id)) is not None:
+            return Sight(alive=False, causes=how.causes, logs=_logs_of(_kubectl(record), record.id))
         try:
             return self._judge(record, watch.look(self._client, record.id))
         except TransientError as e:
-            return Sight(causes=(_lost(str(e)),), logs=_logs_of(record))
+            return Sight(causes=(_lost(str(e)),), logs=_logs_of(self._client.kubectl, record.id))
 
     @contextmanager
     def watching(self, record: RunRecord) -> Iterator[Callable[[], Sight]]:
         """Yield `settle` from a snapshot that is kept up to date, so that asking costs the cluster nothing."""
         if state.ending(self._store, record.id) is not None:
-            yield lambda: Sight(alive=False, logs=_logs_of(record))
+            yield lambda: self.settle(record)
             return
         with watch.Watcher(self._client, record.id) as watcher:
             yield lambda: self._judge(record, watcher.snapshot())
@@ -129,28 +164,52 @@ class Cluster:
             for pod in seen.pods
             if (index := pods.index_of(pod)) is not None and pod.get("status", {}).get("phase") == "Running"
         )
-        logs = _logs_of(record)
+        logs = _logs_of(self._client.kubectl, record.id)
         if seen.lost:
             return Sight(causes=(_lost(seen.lost),), at_work=at_work, logs=logs)
-        causes = diagnose(seen, datetime.now(UTC))
-        if seen.job is not None and not pods.job_is_over(seen.job):
+        if seen.job is None:
+            return self._without_job(record, seen, Sight(at_work=at_work, logs=logs))
+        self._note(record.id)
+        causes = diagnose(seen, datetime.now(UTC), kubectl=self._client.kubectl, peaks=self._peaks_of(record.id, seen))
+        if not pods.job_is_over(seen.job):
             return Sight(causes=causes, at_work=at_work, logs=logs)
-        if seen.job is None and not self._gone(record, seen):
-            begun = any(True for _ in ledger.read_counts(self._store, record.id))
-            return Sight(alive=begun or bool(at_work), at_work=at_work, logs=logs)
         how = state.CANCELLED if state.cancelled(self._store, record.id) else state.FINISHED
-        state.finish(self._store, record.id, how, self._exits(record.id, seen))
+        state.finish(self._store, record.id, how, self._exits(record.id, seen), causes)
         return Sight(alive=False, causes=causes, at_work=at_work, logs=logs)
 
-    def _gone(self, record: RunRecord, seen: Snapshot) -> bool:
-        """Tell whether a run without a Job once had one, and nothing of it is at work any more."""
-        if any(not pods.is_over(pod) for pod in seen.pods):
-            return False
-        if state.cancelled(self._store, record.id):
-            return True
-        newest = {a.shard: a for a in sorted(ledger.read_counts(self._store, record.id), key=_written)}
+    def _without_job(self, record: RunRecord, seen: Snapshot, sight: Sight) -> Sight:
+        """Judge a run that has no Job here. Only where its Job is known to have been does that mean an end."""
+        run, here = record.id, self._here()
+        stands = place.read(self._store, run)
+        if stands is not None and not stands.same(here):
+            raise _elsewhere(run, stands, here)
+        newest = {a.shard: a for a in sorted(ledger.read_counts(self._store, run), key=_written)}
         silent = datetime.now(UTC) - _SILENT
-        return bool(newest) and all(a.exit is not None or _written(a) < silent for a in newest.values())
+        is_quiet = all(a.exit is not None or _written(a) < silent for a in newest.values())
+        has_pods = any(not pods.is_over(pod) for pod in seen.pods)
+        is_cancelled = state.cancelled(self._store, run)
+        if stands is not None and not has_pods and (is_cancelled or (newest and is_quiet)):
+            how = state.CANCELLED if is_cancelled else state.FINISHED
+            state.finish(self._store, run, how, self._exits(run, seen))
+            return replace(sight, alive=False)
+        causes = (_unseen(run, here),) if newest and stands is None else ()
+        return replace(sight, alive=has_pods or not is_quiet, causes=causes)
+
+    def _note(self, run: str) -> None:
+        """Write where a Job was seen that others made, as kubectl does; who may only read goes without."""
+        if run not in self._noted:
+            self._noted.add(run)
+            with suppress(NotAllowedError):
+                place.write(self._store, run, self._here())
+
+    def _peaks_of(self, run: str, seen: Snapshot) -> Mapping[str, int]:
+        """Return the bytes that workers killed for memory last told of, by their pods' uid; each is asked for once."""
+        for pod in filter(is_killed_for_memory, seen.pods):
+            uid, shard = pod["metadata"]["uid"], pods.index_of(pod)
+            if uid not in self._peaks and shard is not None:
+                told = self._store.head(layout.progress(run, shard, uid))
+                self._peaks[uid] = int(told.metadata.get("peak_bytes", "0")) if told else 0
+        return self._peaks
 
     def _exits(self, run: str, seen: Snapshot) -> dict[int, int]:
         """Return the last exit code of each shard that has ended for good.
@@ -175,91 +234,71 @@ class Cluster:
     def cancel(self, record: RunRecord, spec: RunSpec, stop: Callable[[], bool]) -> None:
         """Suspend the run's Job, which drains its pods, then delete it and write the run's end."""
         del spec
-        run = record.id
-        self._client.patch("jobs", run, {"spec": {"suspend": True}})
+        run, here = record.id, self._here()
+        stands = place.read(self._store, run)
+        there = self._patiently(lambda: self._client.patch("jobs", run, {"spec": {"suspend": True}}))
+        if there is None and stands is not None and not stands.same(here):
+            raise _elsewhere(run, stands, here)
         deadline = time.monotonic() + _DRAIN_S
         while True:
-            seen = watch.look(self._client, run)
+            seen = self._patiently(lambda: watch.look(self._client, run))
             if all(map(pods.is_over, seen.pods)) or time.monotonic() > deadline:
                 break
             if stop():
                 return
-            time.sleep(_LOOK_S)
+            time.sleep(self._pause_s)
         exits = self._exits(run, seen)
-        self._client.delete("jobs", run)
+        self._patiently(lambda: self._client.delete("jobs", run))
         state.finish(self._store, run, state.CANCELLED, exits)
 
+    def abandon(self, record: RunRecord) -> None:
+        """Write the end of a run whose cluster is gone, asking nobody. Raises SpecError while workers still write."""
+        silent = datetime.now(UTC) - _SILENT
+        at_work = [a for a in ledger.read_counts(self._store, record.id) if a.exit is None and _written(a) >= silent]
+        if at_work:
+            raise SpecError(f"run {record.id}: shard {at_work[0].shard} wrote less than a minute ago; cancel it there")
+        state.finish(self._store, record.id, state.CANCELLED, {})
+
     def clean(self, run: str) -> int:
-        """Remove a run's objects and its Job."""
+        """Remove a run's objects, and its Job where that can be reached: elsewhere its time to live takes it."""
+        stands = place.read(self._store, run)
         count = state.clean(self._store, run)
-        self._client.delete("jobs", run)
+        try:
+            if stands is None or stands.same(self._here()):
+                self._client.delete("jobs", run)
+        except (ConfigError, TransientError) as e:
+            log.warning("the job of %s stays until its time to live ends: %s", run, e)
         return count
 
-    def logs(self, record: RunRecord, query: LogQuery) -> Callable[[], Iterator[LogText]]:
+    def logs(
+        self, record: RunRecord, query: LogQuery, pause: Callable[[float], bool] = waited
+    ) -> Callable[[], Iterator[LogText]]:
         """Return a function that yields what is new in the logs: the pods', and of attempts without one the store's."""
-        return _Logs(self._store, self._connect, record.id, query).new
+        return PodLogs(self._store, self._connect, record.id, query, pause).new
 
 
-class _Logs:
-    """Logs of a run's pods, and of the store for attempts whose pods are gone. An attempt's id is its pod's uid."""
-
-    _PACE_S = 1.0
-
-    def __init__(self, store: Store, connect: Callable[[], Client], run: str, query: LogQuery) -> None:
-        self._connect, self._run, self._query = connect, run, query
-        self._stored = StoreLogs(store, run, query)
-        self._since: dict[str, str] = {}
-        self._read: set[str] = set()
-        self._over: set[str] = set()
-        self._rounds = 0
-
-    def new(self) -> Iterator[LogText]:
-        """Yield what is new since the last call. Only the first one asks for more than one pod a second."""
-        for pod in sorted(
-            self._pods(), key=lambda pod: (pods.index_of(pod) or 0, pod["metadata"]["creationTimestamp"])
-        ):
-            if self._wanted(pod) and (text := self._text(pod)):
-                yield text
-        self._rounds += 1
-        yield from self._stored.new(without=frozenset(self._read))
-
-    def _pods(self) -> tuple[Object, ...]:
-        try:
-            return self._connect().list("pods", labels=f"batch.kubernetes.io/job-name={self._run}").items
-        except (ConfigError, TransientError) as e:
-            log.warning("logs of pods not read, only those of the store: %s", e)
-            return ()
-
-    def _wanted(self, pod: Object) -> bool:
-        index, uid = pods.index_of(pod), pod["metadata"]["uid"]
-        if index is None or self._query.shard not in (None, index) or uid in self._over:
-            return False
-        return not self._query.failed or (pods.is_over(pod) and pods.exit_code(pod) != 0)
-
-    def _text(self, pod: Object) -> LogText | None:
-        uid, is_over = pod["metadata"]["uid"], pods.is_over(pod)
-        if self._rounds:
-            time.sleep(self._PACE_S)
-        since = self._since.get(uid, "")
-        body = self._connect().log(pod["metadata"]["name"], since=since)
-        if body is None:
-            return None
-        self._read.add(uid)
-        if is_over:
-            self._over.add(uid)
-        # The cluster takes whole seconds: what stands before the last line seen comes again.
-        stamped = [line.partition(" ") for line in body.splitlines()]
-        fresh = [(at, text) for at, _, text in stamped if at > since]
-        if not fresh:
-            return None
-        self._since[uid] = fresh[-1][0]
-        return LogText(pods.index_of(pod) or 0, uid, "".join(f"{text}\n" for _, text in fresh))
+def _kubectl(record: RunRecord) -> str:
+    """Return how `kubectl` reaches a run that has ended, from its record: no cluster need be configured here."""
+    context = record.spec.get("context")
+    there = f" --context {context}" if context not in (None, IN_CLUSTER) else ""
+    return f"kubectl{there} -n {record.spec.get('namespace') or 'default'}"
 
 
-def _logs_of(record: RunRecord) -> str:
+def _logs_of(kubectl: str, run: str) -> str:
     """Return the command that shows a shard's logs without this program, `{shard}` in the shard's place."""
-    command = log_command(str(record.spec.get("namespace") or "default"), record.id, 0)
-    return f"{command.removesuffix('0')}{{shard}}"
+    return f"{log_command(kubectl, run, 0).removesuffix('0')}{{shard}}"
+
+
+def _elsewhere(run: str, stands: Place, here: Place) -> SpecError:
+    return SpecError(
+        f"run {run} is in {stands}, and this is {here}, where it has no Job: give that --context and --namespace, "
+        f"or end it, if that cluster is gone: runner cancel {run} --abandon"
+    )
+
+
+def _unseen(run: str, here: Place) -> Cause:
+    message = f"its workers are silent, it has no Job in {here}, and nobody saw where it had one"
+    return Cause("unseen", message, f"kubectl get jobs -A -l {values.RUN_LABEL}={run}")
 
 
 def _lost(why: str) -> Cause:

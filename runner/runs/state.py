@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
 from itertools import chain
@@ -24,10 +24,14 @@ FINISHED, CANCELLED = "finished", "cancelled"
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a run's supervisor ended it: `state` is finished or cancelled; the last exit code of each shard."""
+    """How a run's supervisor ended it: `state` is finished or cancelled; the last exit code of each shard.
+
+    `causes` are what the backend said of the end, which it may have forgotten since.
+    """
 
     state: str
     exits: Mapping[int, int]
+    causes: tuple[Cause, ...] = ()
 
 
 def cancel(store: Store, run: str) -> bool:
@@ -45,10 +49,11 @@ def cancelled(store: Store, run: str) -> bool:
     return store.head(layout.cancellation(run)) is not None
 
 
-def finish(store: Store, run: str, state: str, exits: Mapping[int, int]) -> None:
+def finish(store: Store, run: str, state: str, exits: Mapping[int, int], causes: Iterable[Cause] = ()) -> None:
     """Write how the run ended, once; the first word stands."""
     codes = {str(shard): code for shard, code in exits.items()}
-    body = ledger.canonical({"apiVersion": ledger.API_VERSION, "state": state, "exits": codes})
+    why = [asdict(cause) for cause in causes]
+    body = ledger.canonical({"apiVersion": ledger.API_VERSION, "state": state, "exits": codes, "causes": why})
     with suppress(PreconditionError):
         store.put(layout.ending(run), body)
 
@@ -58,7 +63,8 @@ def ending(store: Store, run: str) -> Ending | None:
     if store.head(layout.ending(run)) is None:
         return None
     document = json.loads(store.get(layout.ending(run)))
-    return Ending(document["state"], {int(shard): code for shard, code in document["exits"].items()})
+    causes = (Cause(**{**cause, "shards": tuple(cause["shards"])}) for cause in document.get("causes", ()))
+    return Ending(document["state"], {int(shard): code for shard, code in document["exits"].items()}, tuple(causes))
 
 
 def verdict(store: Store, record: RunRecord) -> Exit:

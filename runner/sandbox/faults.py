@@ -63,8 +63,7 @@ class Fault:
 
     def strikes(self, path: str, *, has_body: bool) -> bool:
         """Decide whether this fault takes a request, and count it if so."""
-        spent = self.count is not None and self.hits >= self.count
-        if spent or (self.fault in _OF_BODIES and not has_body) or not fnmatchcase(path, self.path):
+        if self.is_spent or (self.fault in _OF_BODIES and not has_body) or not fnmatchcase(path, self.path):
             return False
         if self.probability < 1 and self.dice.random() >= self.probability:
             return False
@@ -73,6 +72,16 @@ class Fault:
             return False
         self.hits += 1
         return True
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether it has struck as often as it may."""
+        return self.count is not None and self.hits >= self.count
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next request on its path is struck, its dice apart."""
+        return not self.is_spent and self.passed >= self.after
 
     def document(self) -> dict[str, Any]:
         """Return the fault as it was given, with its hits."""
@@ -100,6 +109,11 @@ class Faults:
         with self._mutex:
             mine = (fault for fault in self._faults if fault.fault in names)
             return next((fault for fault in mine if fault.strikes(path, has_body=has_body)), None)
+
+    def denies(self, path: str) -> bool:
+        """Tell whether a permission has been withdrawn by now from all that a path stands for; strikes nothing."""
+        with self._mutex:
+            return any(f.fault == "deny_after" and f.is_due and fnmatchcase(path, f.path) for f in self._faults)
 
     def clear(self) -> None:
         """Take all faults away; a held body goes on, a slow one speeds up, a stalled one ends."""

@@ -9,12 +9,8 @@ Point Google's client at it with `STORAGE_EMULATOR_HOST`. Not here: XML, compose
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
 
 from runner.errors import SpecError
 from runner.sandbox.clock import Clock
@@ -22,7 +18,8 @@ from runner.sandbox.faults import OF_STORES, Faults
 from runner.sandbox.gcs_api import PAGE, Api
 from runner.sandbox.gcs_objects import Objects
 from runner.sandbox.gcs_uploads import Uploads
-from runner.sandbox.server import App, Control, Port
+from runner.sandbox.running import Running
+from runner.sandbox.server import App, Control
 
 _EARLY = frozenset({"status", "reset", "deny_after"})
 
@@ -41,8 +38,8 @@ class Options:
     page_size: int = PAGE
 
 
-class Server:
-    """A running sandbox GCS; a context manager that leaves no thread and no socket."""
+class Server(Running):
+    """A running sandbox GCS."""
 
     def __init__(self, options: Options) -> None:
         if options.page_size < 1:
@@ -50,8 +47,9 @@ class Server:
         clock = Clock()
         objects = Objects(clock, options.data, options.buckets)
         uploads = Uploads(objects)
-        api = Api(objects, uploads, options.page_size)
-        self._state = Control(clock, faults=Faults(OF_STORES), on_reset=(uploads.reset,))
+        faults = Faults(OF_STORES)
+        api = Api(objects, uploads, options.page_size, faults.denies)
+        super().__init__(options.host, Control(clock, faults=faults, on_reset=(uploads.reset,)))
         app = App(
             self._state,
             api.answer,
@@ -61,51 +59,13 @@ class Server:
             part=uploads.part,
             commits=api.commits,
         )
-        self._port = Port(options.host, options.port, app)
-        self._host = options.host
-        self._closed = threading.Event()
-        self._port.start()
-
-    @property
-    def port(self) -> int:
-        """Return the port."""
-        return self._port.number
+        self._listen(options.port, app)
+        self._start()
 
     @property
     def url(self) -> str:
-        """Return `http://host:port`, the value of STORAGE_EMULATOR_HOST."""
-        return f"http://{self._host}:{self.port}"
-
-    @property
-    def control(self) -> str:
-        """Return the base of the control requests."""
-        return f"{self.url}/__sandbox"
-
-    def stats(self) -> dict[str, Any]:
-        """Return what `GET /__sandbox/stats` does."""
-        return self._state.stats.document()
-
-    def add_faults(self, *faults: Mapping[str, Any]) -> None:
-        """Do what `POST /__sandbox/faults` does."""
-        self._state.faults.add([dict(fault) for fault in faults])
-
-    def clear_faults(self) -> None:
-        """Do what `DELETE /__sandbox/faults` does."""
-        self._state.faults.clear()
-
-    def close(self) -> None:
-        """End every connection and thread; again is nothing."""
-        if not self._closed.is_set():
-            self._closed.set()
-            self._port.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        """Return the value of STORAGE_EMULATOR_HOST."""
+        return self.origin
 
 
 def serve(options: Options) -> Server:

@@ -21,15 +21,22 @@ _UPLOAD_PARTS = 6
 _KINDS = {0: "buckets", 1: "bucket", 2: "objects", 3: "object"}
 # A mark that sorts after every name that starts with what stands before it.
 _LAST = "\U0010ffff"
+# What a permission is needed for, on an object that no fault is about.
+_OBJECT = "/storage/v1/b/{}/o/\0"
+_USES = {"storage.objects.create": "/upload/storage/v1/b/{}/o/\0", "storage.objects.list": "/storage/v1/b/{}/o"}
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """What answers below `/storage/v1`, `/upload` and `/download`; a page of a list has at most `page_size` objects."""
+    """What answers below `/storage/v1`, `/upload` and `/download`; a page of a list has at most `page_size` objects.
+
+    `denies`: whether a permission is withdrawn from all that a path stands for.
+    """
 
     objects: Objects
     uploads: Uploads
-    page_size: int = PAGE
+    page_size: int
+    denies: Callable[[str], bool]
 
     def answer(self, request: Request) -> Reply:
         """Answer one request."""
@@ -74,9 +81,10 @@ class Api:
         return as_json(_bucket(rest[0]))
 
     def test_permissions(self, request: Request, rest: tuple[str, ...]) -> Reply:
-        """Grant everything that is asked for."""
+        """Grant what is asked for, but what a fault has withdrawn from every object of the bucket."""
         self.objects.require(rest[0])
-        permissions = parse_qs(request.raw_query).get("permissions", [])
+        asked = parse_qs(request.raw_query).get("permissions", [])
+        permissions = [each for each in asked if not self.denies(_USES.get(each, _OBJECT).format(rest[0]))]
         return as_json({"kind": "storage#testIamPermissionsResponse", "permissions": permissions})
 
     def get(self, request: Request, rest: tuple[str, ...]) -> Reply:

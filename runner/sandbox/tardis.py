@@ -10,12 +10,10 @@ Not here: the raw feed and the live applications.
 from __future__ import annotations
 
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from runner.errors import SpecError
 from runner.sandbox.access import Access, Egress
@@ -25,7 +23,8 @@ from runner.sandbox.clock import Clock
 from runner.sandbox.datasets import Bucket, Datasets, DayPath
 from runner.sandbox.generate import Generated, read_spec
 from runner.sandbox.replies import Reply, Request, refusal
-from runner.sandbox.server import App, Control, Port
+from runner.sandbox.running import Running
+from runner.sandbox.server import App, Control
 
 _REDIRECTED = 302
 _OK = 200
@@ -85,50 +84,27 @@ class _Site:
         return Reply(_REDIRECTED, {"Location": link})
 
 
-class Server:
-    """A running sandbox Tardis; a context manager that leaves no thread, socket or temporary file."""
+class Server(Running):
+    """A running sandbox Tardis; it leaves no temporary file either."""
 
     def __init__(self, options: Options) -> None:
         _check(options)
         clock = Clock(options.time_factor)
         access = Access(options.key_file, options.lock_ttl_s, clock)
+        bucket = Bucket(clock, options.signature_ttl_s)
+        super().__init__(options.host, Control(clock, on_reset=(access.lock.reset, bucket.reset)))
         egress = Egress.parse(options.egress)
         entries = read_spec(options.generate)
         catalogue = Catalogue(options.data, tuple(entry.offered for entry in entries), clock)
-        self._scratch = None if options.cache else tempfile.TemporaryDirectory(prefix="runner-sandbox-")
-        cache = options.cache or Path(self._scratch.name if self._scratch else "")
-        self._closed = threading.Event()
-        generated = Generated(entries, cache, self._closed)
-        bucket = Bucket(clock, options.signature_ttl_s)
-        self._state = Control(clock, on_reset=(access.lock.reset, bucket.reset))
-        self._host = options.host
-        self._ports: list[Port] = []
-        try:
-            store = self._listen(options.bucket_port, App(self._state, bucket.answer, bucket.label, egress.address))
-            datasets, api = Datasets(access, catalogue, generated, options.checksums), Api(access, catalogue, clock)
-            site = _Site(options, datasets, api, bucket, store.number)
-            front = App(self._state, site.answer, lambda request: request.path, egress.address, site.moved)
-            self._front = self._listen(options.port, front)
-        except BaseException:
-            self.close()
-            raise
-        for port in self._ports:
-            port.start()
+        generated = Generated(entries, options.cache or self._scratch(), self._closed)
+        store = self._listen(options.bucket_port, App(self._state, bucket.answer, bucket.label, egress.address))
+        datasets, api = Datasets(access, catalogue, generated, options.checksums), Api(access, catalogue, clock)
+        site = _Site(options, datasets, api, bucket, store.number)
+        self._listen(options.port, App(self._state, site.answer, _path, egress.address, site.moved))
+        self._start()
 
-    def _listen(self, number: int, app: App) -> Port:
-        port = Port(self._host, number, app)
-        self._ports.append(port)
-        return port
-
-    @property
-    def port(self) -> int:
-        """Return the port of datasets, metadata and control."""
-        return self._front.number
-
-    @property
-    def origin(self) -> str:
-        """Return `http://host:port`."""
-        return f"http://{self._host}:{self.port}"
+    def _scratch(self) -> Path:
+        return Path(self._ends.enter_context(tempfile.TemporaryDirectory(prefix="runner-sandbox-")))
 
     @property
     def url(self) -> str:
@@ -140,44 +116,9 @@ class Server:
         """Return the base of the metadata."""
         return self.url
 
-    @property
-    def control(self) -> str:
-        """Return the base of the control requests."""
-        return f"{self.origin}/__sandbox"
 
-    def stats(self) -> dict[str, Any]:
-        """Return what `GET /__sandbox/stats` does."""
-        return self._state.stats.document()
-
-    def add_faults(self, *faults: Mapping[str, Any]) -> None:
-        """Do what `POST /__sandbox/faults` does."""
-        self._state.faults.add([dict(fault) for fault in faults])
-
-    def clear_faults(self) -> None:
-        """Do what `DELETE /__sandbox/faults` does."""
-        self._state.faults.clear()
-
-    def wait(self) -> None:
-        """Return when the server is closed."""
-        self._closed.wait()
-
-    def close(self) -> None:
-        """End every connection, thread and temporary file; again is nothing."""
-        if self._closed.is_set():
-            return
-        self._closed.set()
-        for port in self._ports:
-            port.close()
-        if self._scratch:
-            self._scratch.cleanup()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+def _path(request: Request) -> str:
+    return request.path
 
 
 def _check(options: Options) -> None:

@@ -118,6 +118,8 @@ class RunSpec(_Section):
     parent: Text = None
     """The run whose failed tasks are taken."""
     store: Annotated[str, BeforeValidator(lambda value: value and values.store_url(value))] = ""
+    store_refusal_s: Seconds = Field(60.0, alias="storeRefusalSeconds")
+    """A bucket must refuse a worker for so long before it is believed; commands believe it at once."""
     shards: Annotated[int, _whole(1, MAX_SHARDS)] = 8
     parallelism: Annotated[int, _whole(1, MAX_SHARDS)] = 4
     """Shards at work at the same time."""

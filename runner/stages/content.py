@@ -68,7 +68,7 @@ def checksum(store: Store, info: ObjectInfo) -> int:
 
 
 def _read(store: Store, info: ObjectInfo) -> tuple[int, str, dict[str, str]]:
-    with open_object(store, info) as file, pq.ParquetFile(file) as parquet:
+    with open_object(store, info) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
         schema = parquet.schema_arrow.remove_metadata()
         digest = Digest(schema)
         for batch in parquet.iter_batches(_BATCH_ROWS, use_threads=False):

@@ -291,7 +291,8 @@ def _counted(sums: _Sums) -> int:
 
 def _times(path: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     columns = ["timestamp", "local_timestamp"]
-    with pq.ParquetFile(path) as parquet:
+    # Reading ahead would hold both columns of all row groups.
+    with pq.ParquetFile(path, pre_buffer=False) as parquet:
         for batch in parquet.iter_batches(_MEDIAN_BATCH_ROWS, columns=columns, use_threads=False):
             exchange, local = (batch.column(name).cast(pa.int64()).to_numpy() for name in columns)
             yield exchange, local

@@ -129,8 +129,8 @@ def table_bytes(table: InstrumentTable) -> bytes:
 def read_table(body: bytes, where: str) -> InstrumentTable:
     """Return the table in a Parquet file, equal to the one written; raises ConflictError naming `where`."""
     try:
-        # Not pq.read_table: a thread of Arrow's that drops `body` while the interpreter ends could abort the process.
-        rows = pq.ParquetFile(pa.BufferReader(body)).read(use_threads=False)
+        # No thread of Arrow's: one that lets go of `body` while the interpreter ends aborts the process.
+        rows = pq.ParquetFile(pa.BufferReader(body), pre_buffer=False).read(use_threads=False)
         metadata = {name.decode(): text.decode() for name, text in (rows.schema.metadata or {}).items()}
         until = {exchange: date.fromisoformat(day) for exchange, day in json.loads(metadata["exported_until"]).items()}
         groups = json.loads(metadata.get("groups", "null"))

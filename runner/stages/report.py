@@ -83,8 +83,9 @@ def report(spec: RunSpec, store: Store, tardis: Tardis) -> Report:
     for judgement in judgements:
         validate.record(store, judgement)
     selected = {(task.day, task.key) for day in found for task in day.tasks}
-    gaps = tuple(gap for judgement in judgements for gap in judgement.gaps if (gap.day, gap.key) in selected)
-    return Report(tuple(judgements), gaps, len(selected), _duplicated(store))
+    gaps = [gap for judgement in judgements for gap in judgement.gaps if (gap.day, gap.key) in selected]
+    gaps.sort(key=lambda gap: (gap.day, gap.key))
+    return Report(tuple(judgements), tuple(gaps), len(selected), _duplicated(store))
 
 
 def _judge_day(spec: RunSpec, store: Store, day: expected.Day, why: Reasons, listing: Listing) -> Iterator[Judgement]:

@@ -43,7 +43,8 @@ class Store(Protocol):
     """Objects by key. Methods are safe to call from many threads and processes at once.
 
     Besides what each method names, any of them raises SpecError for a malformed key, NotAllowedError when permission is
-    refused and TransientError when the medium fails.
+    refused (ObjectRefusedError when of this object alone), NoStoreError when there is no bucket and TransientError when
+    the medium fails.
     """
 
     @property
@@ -94,10 +95,11 @@ class Store(Protocol):
         ...
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, refusal_s: float = 0.0) -> Store:
     """Open the store at `file:///dir`, `file://./dir`, a plain path, `gs://bucket/prefix` or `memory://name`.
 
-    Nothing is created by this, and nothing asked.
+    Nothing is created by this, and nothing asked. A bucket's refusal of credentials or a permission is believed once
+    it has lasted `refusal_s`: workers wait, as young pods and new grants are refused for a while, people do not.
 
     Raises SpecError for another scheme or an empty place.
     """
@@ -114,8 +116,9 @@ def open_store(url: str) -> Store:
         return memory_store(place)
     if scheme == "gs":
         from runner.store.gcs import GcsStore  # noqa: PLC0415 - only the store in use is imported
+        from runner.store.gcs_client import Patience  # noqa: PLC0415 - only the store in use is imported
 
-        return GcsStore(place)
+        return GcsStore(place, patience=Patience(refusal_s=refusal_s))
     raise SpecError(f"store {url!r}: no store for {scheme}://, use file:///directory, gs://bucket or memory://name")
 
 

@@ -11,20 +11,22 @@ from __future__ import annotations
 import base64
 import io
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, MutableSequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC
 from http.client import GONE, NOT_FOUND, PRECONDITION_FAILED, REQUESTED_RANGE_NOT_SATISFIABLE
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import google_crc32c
 
 from runner.errors import IntegrityError, NotFoundError, PreconditionError, SpecError, TransientError
-from runner.store import ABSENT, ObjectInfo
+from runner.store import ABSENT, ObjectInfo, gcs_list
 from runner.store.disk import explained as explained_disk
+from runner.store.gcs_access import Access
 from runner.store.gcs_client import Connection, Patience
-from runner.store.gcs_errors import code_of, explained
+from runner.store.gcs_errors import code_of, is_corruption
 from runner.store.keys import KEY_BYTES, check_key, check_metadata, check_range, key_fault, stale
 
 if TYPE_CHECKING:
@@ -34,10 +36,10 @@ CHUNK_BYTES = 8 * 1024 * 1024
 """The size of one request of an upload: what a thread holds in memory, and what a broken connection sends again."""
 
 _CONTENT_TYPE = "application/octet-stream"
-_FIELDS = "items(name,size,generation,crc32c,updated,metadata),nextPageToken"
 _UPLOADS = 4
 _DELETES = 100
 _GENERATION_MAX = 2**63 - 1
+_T = TypeVar("_T")
 
 
 class GcsStore:
@@ -52,6 +54,7 @@ class GcsStore:
         self._prefix = f"{prefix}/" if prefix else ""
         self._patience = patience or Patience()
         self._connection = Connection(self._bucket)
+        self._access = Access(self._bucket, self._connection, self._patience)
         self._has_bucket = False
 
     @property
@@ -65,80 +68,39 @@ class GcsStore:
         """See `Store.put`."""
         self._check(key)
         check_metadata(key, metadata or {})
-        with self._explained(f"write {key!r}"):
-            wanted = 0 if if_generation == ABSENT else _number(if_generation)
-            if wanted is None:
-                raise self._stale(key, if_generation)
-            with _opened(body) as (stream, size):
-                return self._upload(key, stream, size, wanted=wanted, metadata=metadata or {})
+        wanted = 0 if if_generation == ABSENT else _number(if_generation)
+        if wanted is None:
+            raise self._use(f"write {key!r}", lambda: self._stale(key, if_generation))
+        mark = f"{_CONTENT_TYPE}; put={secrets.token_hex(12)}"
+        with _opened(body) as (stream, size):
+            content = _Content(stream, size, mark, metadata or {})
+            return self._use(f"write {key!r}", lambda: self._upload(key, content, wanted))
 
     def head(self, key: str) -> ObjectInfo | None:
         """See `Store.head`."""
         self._check(key)
-        with self._explained(f"look at {key!r}"):
-            blob = self._head(key)
+        blob = self._use(f"look at {key!r}", lambda: self._head(key))
         return self._info(blob) if blob else None
 
     def get(self, key: str, *, start: int = 0, length: int | None = None, if_generation: str | None = None) -> bytes:
         """See `Store.get`."""
         self._check(key)
         check_range(key, start, length)
-        wanted = None if if_generation is None else _number(if_generation)
-        with self._explained(f"read {key!r}"):
-            if length == 0 or (if_generation is not None and wanted is None):
-                self._demand(key, if_generation)
-                return b""
-            try:
-                return self._download(key, start, length, wanted)
-            except _answers() as error:
-                if code_of(error) == REQUESTED_RANGE_NOT_SATISFIABLE:
-                    return b""
-                if code_of(error) == NOT_FOUND:
-                    raise self._missing(key) from error
-                if code_of(error) == PRECONDITION_FAILED:
-                    raise self._stale(key, if_generation or ABSENT) from error
-                raise
+        return self._use(f"read {key!r}", lambda: self._get(key, start, length, if_generation))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See `Store.list`."""
         if key_fault(f"{prefix}x") and key_fault(prefix):
             return
-        with self._explained(f"list {prefix!r}"):
-            for blob in self._connection.client.list_blobs(
-                self._bucket,
-                prefix=self._prefix + prefix,
-                fields=_FIELDS,
-                timeout=self._patience.timeout,
-                retry=self._patience.retry(),
-            ):
-                if not key_fault(blob.name[len(self._prefix) :]):
-                    yield self._info(blob)
+        for blob in gcs_list.listed(self._prefix + prefix, self._fetch):
+            if not key_fault(blob.name[len(self._prefix) :]):
+                yield self._info(blob)
 
     def delete(self, key: str, *, if_generation: str | None = None) -> bool:
         """See `Store.delete`."""
         self._check(key)
         lost: list[Exception] = []  # tries without an answer: what is gone afterwards, one of them has deleted
-        with self._explained(f"delete {key!r}"):
-            for _ in range(_DELETES):
-                live = self._head(key)
-                if live is None:
-                    return bool(lost)
-                if if_generation is not None and str(live.generation) != if_generation:
-                    raise stale(key, live=str(live.generation), named=if_generation)
-                try:
-                    live.delete(
-                        if_generation_match=live.generation,
-                        timeout=self._patience.timeout,
-                        retry=self._patience.retry(lost.append),
-                    )
-                except _answers() as error:
-                    if code_of(error) not in {NOT_FOUND, PRECONDITION_FAILED}:
-                        raise
-                    continue
-                return True
-        raise TransientError(
-            f"cannot delete {key!r} from {self.url}: others swap it all the time, look who, then retry"
-        )
+        return self._use(f"delete {key!r}", lambda: self._delete(key, if_generation, lost))
 
     # Names.
 
@@ -172,6 +134,22 @@ class GcsStore:
         self._has_bucket = True
         return blob
 
+    def _get(self, key: str, start: int, length: int | None, if_generation: str | None) -> bytes:
+        wanted = None if if_generation is None else _number(if_generation)
+        if length == 0 or (if_generation is not None and wanted is None):
+            self._demand(key, if_generation)
+            return b""
+        try:
+            return self._download(key, start, length, wanted)
+        except _answers() as error:
+            if code_of(error) == REQUESTED_RANGE_NOT_SATISFIABLE:
+                return b""
+            if code_of(error) == NOT_FOUND:
+                raise self._missing(key) from error
+            if code_of(error) == PRECONDITION_FAILED:
+                raise self._stale(key, if_generation or ABSENT) from error
+            raise
+
     def _require_bucket(self) -> None:
         """Tell a bucket without the object from no bucket: both are 404, and only a list says which; asked once."""
         if not self._has_bucket:
@@ -180,15 +158,17 @@ class GcsStore:
 
     def _first_under(self, prefix: str) -> str | None:
         """Return the first name under a prefix."""
-        found = self._connection.client.list_blobs(
-            self._bucket,
-            prefix=self._prefix + prefix,
-            fields="items(name),nextPageToken",
-            max_results=1,
-            timeout=self._patience.timeout,
-            retry=self._patience.retry(),
-        )
+        found = self._ask(prefix=self._prefix + prefix, fields="items(name),nextPageToken", max_results=1)
         return next((str(blob.name) for blob in found), None)
+
+    def _fetch(self, part: gcs_list.Part) -> gcs_list.Page:
+        key = part.prefix[len(self._prefix) :]
+        return self._use(f"list {key!r}", lambda: gcs_list.fetch_page(self._ask, part))
+
+    def _ask(self, **options: Any) -> Any:
+        return self._connection.client.list_blobs(
+            self._bucket, timeout=self._patience.timeout, retry=self._patience.retry(), **options
+        )
 
     def _download(self, key: str, start: int, length: int | None, wanted: int | None) -> bytes:
         blob = self._blob(key)
@@ -225,18 +205,17 @@ class GcsStore:
 
     # Writing.
 
-    def _upload(self, key: str, stream: BinaryIO, size: int, *, wanted: int, metadata: Mapping[str, str]) -> ObjectInfo:
-        mark = f"{_CONTENT_TYPE}; put={secrets.token_hex(12)}"
+    def _upload(self, key: str, content: _Content, wanted: int) -> ObjectInfo:
         for left in reversed(range(_UPLOADS)):
             blob = self._blob(key)
             blob.chunk_size = CHUNK_BYTES
-            blob.content_type = mark
-            blob.metadata = dict(metadata)
-            stream.seek(0)
+            blob.content_type = content.mark
+            blob.metadata = dict(content.metadata)
+            content.stream.seek(0)
             try:
                 blob.upload_from_file(
-                    stream,
-                    size=size,
+                    content.stream,
+                    size=content.size,
                     if_generation_match=wanted,
                     timeout=self._patience.timeout,
                     checksum="crc32c",
@@ -244,7 +223,7 @@ class GcsStore:
                 )
             except _answers() as error:
                 if code_of(error) == PRECONDITION_FAILED:
-                    return self._own(key, mark, str(wanted) if wanted else ABSENT)
+                    return self._own(key, content.mark, str(wanted) if wanted else ABSENT)
                 self._go_on_after(error, left)
                 continue
             except ValueError as error:  # the client's word for bytes that the server did not all keep
@@ -260,11 +239,11 @@ class GcsStore:
         raise AssertionError("unreachable")  # pragma: no cover
 
     def _go_on_after(self, error: Exception, left: int) -> None:
-        """Raise the error unless it is that of a lost session, which a new upload mends."""
+        """Raise the error unless it is of a lost session or of bytes spoilt on the way, which a new upload mends."""
         code = code_of(error)
         if code == NOT_FOUND:
             self._first_under("")  # is there a bucket at all?
-        if not left or code not in {NOT_FOUND, GONE}:
+        if not left or (code not in {NOT_FOUND, GONE} and not is_corruption(error)):
             raise error
 
     def _own(self, key: str, mark: str, named: str) -> ObjectInfo:
@@ -274,8 +253,40 @@ class GcsStore:
             return self._info(blob)
         raise stale(key, live=str(blob.generation) if blob else ABSENT, named=named)
 
-    def _explained(self, action: str) -> AbstractContextManager[None]:
-        return explained(f"{action} in {self.url}", self._bucket, lambda: self._connection.identity)
+    def _delete(self, key: str, if_generation: str | None, lost: MutableSequence[Exception]) -> bool:
+        for _ in range(_DELETES):
+            live = self._head(key)
+            if live is None:
+                return bool(lost)
+            if if_generation is not None and str(live.generation) != if_generation:
+                raise stale(key, live=str(live.generation), named=if_generation)
+            try:
+                live.delete(
+                    if_generation_match=live.generation,
+                    timeout=self._patience.timeout,
+                    retry=self._patience.retry(lost.append),
+                )
+            except _answers() as error:
+                if code_of(error) not in {NOT_FOUND, PRECONDITION_FAILED}:
+                    raise
+                continue
+            return True
+        raise TransientError(
+            f"cannot delete {key!r} from {self.url}: others swap it all the time, look who, then retry"
+        )
+
+    def _use(self, action: str, work: Callable[[], _T]) -> _T:
+        return self._access.use(f"{action} in {self.url}", work)
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What one `put` commits, and the mark by which it knows its own object."""
+
+    stream: BinaryIO
+    size: int
+    mark: str
+    metadata: Mapping[str, str]
 
 
 def _number(generation: str) -> int | None:

@@ -21,11 +21,15 @@ _POOL = 16
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long one request may take to connect (or send) and between two bytes of its answer, and all its tries."""
+    """How long one request may take to connect (or send) and between two bytes of its answer, and all its tries.
+
+    `refusal_s`: how long credentials or a permission must stay refused before that is believed; 0 believes at once.
+    """
 
     connect_s: float = 30.0
     read_s: float = 60.0
     retry_s: float = 120.0
+    refusal_s: float = 0.0
     backoff_s: float = 0.5
     backoff_max_s: float = 8.0
 

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from runner.errors import ConfigError, NotAllowedError, RunnerError, SpecError, TransientError
+from runner.errors import IntegrityError, NoStoreError, RunnerError, SpecError, TransientError
 
-ROLE = "roles/storage.objectUser"
 _TRANSIENT_CODES = frozenset({408, 429, 500, 502, 503, 504})
 _TRANSIENT_REASONS = frozenset({"rateLimitExceeded", "userRateLimitExceeded", "backendError", "internalError"})
+_REFUSALS = frozenset({http.client.UNAUTHORIZED, http.client.FORBIDDEN})
+_BROKEN = frozenset({409, 410, 416})
+# In the server's words about a checksum that it was sent.
+_MISMATCH = "match calculated"
 _TEXT_CHARS = 300
 
 
@@ -38,37 +41,78 @@ def is_transient(error: BaseException) -> bool:
     return code in _TRANSIENT_CODES or (code == http.client.FORBIDDEN and bool(_reasons(error) & _TRANSIENT_REASONS))
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether credentials or a permission were refused, which may pass when they are young."""
+    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 - imported where used
+
+    if isinstance(error, GoogleAuthError):
+        return not is_transient(error) and not _is_lack(error)
+    return code_of(error) in _REFUSALS and not is_transient(error)
+
+
+def is_corruption(error: BaseException) -> bool:
+    """Tell whether bytes changed on the way: their checksum is not that of what was sent."""
+    from google.cloud.storage.exceptions import DataCorruption  # noqa: PLC0415 - imported where used
+
+    is_refused = code_of(error) == http.client.BAD_REQUEST and _MISMATCH in str(_document(error).get("message"))
+    return is_refused or isinstance(error, DataCorruption)
+
+
 @contextmanager
-def explained(action: str, bucket: str, identity: Callable[[], str]) -> Iterator[None]:
-    """Turn what Google's client raises inside into an error of ours, in one line that says what to do."""
+def explained(action: str, bucket: str, refused: Callable[[Exception], RunnerError]) -> Iterator[None]:
+    """Turn what Google's client raises inside into an error of ours, in one line that says what to do.
+
+    `refused` explains refused credentials and permissions.
+    """
     try:
         yield
     except RunnerError:
         raise
-    except _foreign() as error:
-        ours = _ours(error, action, bucket, identity)
+    except foreign() as error:
+        ours = _ours(error, action, bucket, refused)
         if ours is None:
             raise
         raise ours from error
 
 
-def _ours(error: Exception, action: str, bucket: str, identity: Callable[[], str]) -> RunnerError | None:
+def _ours(
+    error: Exception, action: str, bucket: str, refused: Callable[[Exception], RunnerError]
+) -> RunnerError | None:
     from google.api_core.exceptions import RetryError  # noqa: PLC0415 - imported where used
 
-    cause = error.cause if isinstance(error, RetryError) and error.cause else error
+    cause = error.cause if isinstance(error, RetryError) and isinstance(error.cause, Exception) else error
     if is_transient(cause) or isinstance(error, RetryError):
-        return TransientError(f"cannot {action}: {_text(cause)}; tried until the time was up, try again later")
-    if _is_of_credentials(cause):
-        return _refused(f"cannot {action}: {_text(cause)}", bucket, identity())
+        return TransientError(f"cannot {action}: {text_of(cause)}; tried until the time was up, try again later")
+    if is_refusal(cause) or _is_lack(cause):
+        return refused(cause)
     code = code_of(cause)
-    if code is None:
-        return TransientError(f"cannot {action}: {_text(cause)}, try again") if isinstance(cause, OSError) else None
-    if code in _BY_CODE:
-        return _BY_CODE[code](f"cannot {action}: {_text(cause)}", bucket, identity())
-    return SpecError(f"cannot {action}: gs://{bucket} refuses it with {code}: {_text(cause)}, mend the request")
+    if code is None and not isinstance(cause, OSError):
+        return None
+    return _of_answer(f"cannot {action}", cause, code, bucket)
 
 
-def _foreign() -> tuple[type[Exception], ...]:
+def _of_answer(what: str, error: Exception, code: int | None, bucket: str) -> RunnerError:
+    if is_corruption(error):
+        return IntegrityError(f"{what}: the bytes changed on the way ({text_of(error)}), try again")
+    if code == http.client.NOT_FOUND:
+        return NoStoreError(
+            f"{what}: {text_of(error)}; there is no bucket gs://{bucket}: create it, or correct the URL"
+        )
+    if code is None or code in _BROKEN:
+        return TransientError(f"{what}: {text_of(error)}, try again")
+    return SpecError(f"{what}: gs://{bucket} refuses it with {code}: {text_of(error)}, mend the request")
+
+
+def _is_lack(error: BaseException) -> bool:
+    """Tell whether this process has no credentials at all, or none that can be read: asking again gives it none."""
+    from google.auth import exceptions  # noqa: PLC0415 - imported where used
+
+    # What anonymous ones raise after a 401 is of the same kind.
+    is_lack = isinstance(error, exceptions.DefaultCredentialsError)
+    return is_lack and not isinstance(error, exceptions.InvalidOperation)
+
+
+def foreign() -> tuple[type[Exception], ...]:
     """Return the bases of all that the client raises: they have none in common."""
     import urllib3  # noqa: PLC0415 - comes with it
     from google.api_core.exceptions import GoogleAPIError  # noqa: PLC0415 - imported where used
@@ -79,39 +123,12 @@ def _foreign() -> tuple[type[Exception], ...]:
     return (GoogleAPIError, GoogleAuthError, InvalidResponse, DataCorruption, OSError, *http_errors)
 
 
-def _refused(fact: str, bucket: str, identity: str) -> NotAllowedError:
-    return NotAllowedError(f"{fact}; {identity} needs {ROLE} on gs://{bucket}: grant it, or use other credentials")
-
-
-def _no_bucket(fact: str, bucket: str, _identity: str) -> ConfigError:
-    return ConfigError(f"{fact}; there is no bucket gs://{bucket}: create it, or correct the store's URL")
-
-
-def _broken(fact: str, _bucket: str, _identity: str) -> TransientError:
-    return TransientError(f"{fact}, try again")
-
-
-_BY_CODE: Mapping[int, Callable[[str, str, str], RunnerError]] = {
-    200: _broken,  # all came, and it is not what was sent
-    401: _refused,
-    403: _refused,
-    404: _no_bucket,
-    409: _broken,
-    410: _broken,
-    416: _broken,
-}
-
-
-def _is_of_credentials(error: BaseException) -> bool:
-    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 - imported where used
-
-    return isinstance(error, GoogleAuthError)
-
-
 def _document(error: BaseException) -> Mapping[str, Any]:
     response = getattr(error, "response", None)
+    if response is None or response.ok:  # a body of bytes, read already
+        return {}
     try:
-        found = response.json().get("error") if response is not None else None
+        found = response.json().get("error")
     except (ValueError, AttributeError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -122,7 +139,7 @@ def _reasons(error: BaseException) -> set[str]:
     return {str(detail.get("reason")) for detail in details if isinstance(detail, dict)}
 
 
-def _text(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
     """Return the server's own words if it sent any, in one line."""
     code = code_of(error)
     silent = f"the server answers {code}" if code else str(error) or type(error).__name__

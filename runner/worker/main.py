@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import logging
@@ -52,7 +53,7 @@ def main(env: Mapping[str, str]) -> int:
 
 
 def _run(me: Identity, stop: Stop, lines: _Tee) -> WorkerExit:
-    store = open_store(me.spec.store)
+    store = open_store(me.spec.store, refusal_s=me.spec.store_refusal_s)
     scratch = Path(tempfile.mkdtemp(prefix=f"{me.run}-{me.shard}-", dir=me.scratch))
     shard: Shard | None = None
     tardis = runs.tardis_of(
@@ -101,7 +102,9 @@ def _same_store(me: Identity, record: RunRecord, store: Store) -> None:
 
 
 def _refuse(e: RunnerError) -> int:
-    print(f"error: {logs.escape(logs.redact(str(e)))}", file=sys.stderr)  # noqa: T201 - before logging is set up
+    # Where nobody can read it, the exit code must do.
+    with contextlib.suppress(OSError):
+        print(f"error: {logs.escape(logs.redact(str(e)))}", file=sys.stderr)  # noqa: T201 - before logging is set up
     _last_word(e.worker_exit, str(e))
     return int(e.worker_exit)
 

@@ -13,7 +13,7 @@ from runner.errors import Exit
 from runner.sandbox import gcs
 from runner.sandbox.tardis import Options, serve
 from tests.e2e import invariants
-from tests.e2e.world import GENERATED, World
+from tests.e2e.world import DEADLINE_S, GENERATED, World, until
 
 
 @dataclass
@@ -66,7 +66,25 @@ def test_run_over_a_bucket_that_loses_answers_stores_everything_once(world: Buck
 
 @pytest.mark.slow
 def test_permission_withdrawn_in_a_run_ends_it_naming_the_role(world: BucketWorld, buckets: gcs.Server) -> None:
-    buckets.add_faults({"path": "/upload/*/raw_tick_data/*", "fault": "deny_after", "after": 1})
+    world.job["storeRefusalSeconds"] = 1
+    world.hold("*/trades/*")
+    with world.command("submit") as submit:
+        until(world.is_held, "a download in flight")
+        buckets.add_faults({"path": "/upload/*", "fault": "deny_after"})
+        world.server.clear_faults()
+        out, err = submit.communicate(timeout=DEADLINE_S)
+    assert submit.returncode == Exit.NOT_ALLOWED, (submit.returncode, out, err)
+    assert "roles/storage.objectUser on gs://ours" in out + err
+    buckets.clear_faults()
+    again = world.cli("submit")
+    assert again.returncode == Exit.DONE, again.stderr
+    assert invariants.contents(world.store) == world.clean
+
+
+@pytest.mark.slow
+def test_object_refused_for_good_fails_its_task_alone(world: BucketWorld, buckets: gcs.Server) -> None:
+    world.job["storeRefusalSeconds"] = 0.5
+    buckets.add_faults({"path": "/upload/*/raw_tick_data/*trades/*BTC*", "fault": "deny_after"})
     done = world.cli("submit")
-    assert done.returncode == Exit.NOT_ALLOWED, (done.returncode, done.stdout, done.stderr)
-    assert "roles/storage.objectUser on gs://ours" in done.stdout + done.stderr
+    assert done.returncode == Exit.INCOMPLETE, (done.returncode, done.stdout, done.stderr)
+    assert "look for a retention policy" in done.stdout + done.stderr

@@ -92,11 +92,34 @@ def test_everything_in_an_unknown_bucket_is_404_with_a_reason(server: Server, me
     assert (answer.status, answer.json["error"]["errors"][0]["reason"]) == (404, "notFound")
 
 
-def test_permissions_asked_for_are_granted_until_they_are_withdrawn(server: Server) -> None:
-    path = "/storage/v1/b/ours/iam/testPermissions?permissions=storage.objects.get&permissions=storage.objects.create"
-    assert ask(server, "GET", path).json["permissions"] == ["storage.objects.get", "storage.objects.create"]
-    server.add_faults({"path": "*", "fault": "deny_after", "after": 1})
-    assert [ask(server, "GET", path).status for _ in range(3)] == [200, 403, 403]
+NEEDS = ("get", "list", "create", "delete")
+
+
+def granted(server: Server) -> list[str]:
+    query = "&".join(f"permissions=storage.objects.{need}" for need in NEEDS)
+    return ask(server, "GET", f"/storage/v1/b/ours/iam/testPermissions?{query}").json.get("permissions", [])
+
+
+def test_permissions_asked_for_are_granted_until_a_fault_withdraws_them_and_again_without_it(server: Server) -> None:
+    everything = [f"storage.objects.{need}" for need in NEEDS]
+    assert granted(server) == everything
+    server.add_faults({"path": "/upload/*", "fault": "deny_after", "after": 1})
+    upload = "/upload/storage/v1/b/ours/o?uploadType=media&name="
+    assert (granted(server), ask(server, "POST", f"{upload}a").status) == (everything, 200)
+    assert (granted(server), ask(server, "POST", f"{upload}b").status) == ([*everything[:2], everything[3]], 403)
+    server.clear_faults()
+    assert (granted(server), ask(server, "POST", f"{upload}b").status) == (everything, 200)
+
+
+def test_permission_on_some_objects_only_leaves_those_of_the_bucket(server: Server) -> None:
+    server.add_faults({"path": "*/o/d/*", "fault": "deny_after"})
+    assert len(granted(server)) == len(NEEDS)
+    assert (ask(server, "GET", f"{O}/d%2Fa").status, ask(server, "GET", f"{O}/a").status) == (403, 404)
+
+
+def test_who_may_do_nothing_may_not_even_ask(server: Server) -> None:
+    server.add_faults({"path": "*", "fault": "deny_after"})
+    assert ask(server, "GET", "/storage/v1/b/ours/iam/testPermissions?permissions=storage.objects.get").status == 403
 
 
 def test_what_is_not_served_says_so(server: Server) -> None:

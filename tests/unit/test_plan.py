@@ -3,6 +3,8 @@
 import io
 import itertools
 import statistics
+import subprocess
+import sys
 from datetime import date, timedelta
 from hashlib import sha256
 
@@ -259,3 +261,20 @@ def test_every_data_type_has_a_first_guess() -> None:
     from runner.market.names import DATA_TYPE_NAMES
 
     assert set(plan.FIRST_GUESS_BYTES) == set(DATA_TYPE_NAMES)
+
+
+def test_a_plan_is_read_without_starting_a_thread() -> None:
+    code = """
+import io, os
+from datetime import date
+from runner import plan
+from runner.task import Stage, Task
+
+tasks = [Task(Stage.DOWNLOAD, date(2024, 8, 8), f"A:SPOT_PAIR:X{n}-Y", ("trades",), None, 1) for n in range(50)]
+body = plan.encode(plan.Plan((tuple(tasks), tuple(tasks))))
+before = os.listdir("/proc/self/task")
+assert len(plan.decode_bytes(body).tasks) == 100
+assert len(plan.decode_shard(io.BytesIO(body), 1)) == 50
+print(len(set(os.listdir("/proc/self/task")) - set(before)))
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "0\n"

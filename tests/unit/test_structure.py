@@ -265,6 +265,18 @@ def test_calls_that_have_a_better_way(banned: str) -> None:
     )
 
 
+def test_parquet_is_read_without_threads_that_outlive_the_read() -> None:
+    def reads_ahead(node: ast.AST) -> bool:
+        if isinstance(node, ast.Call) and dotted(node.func).endswith("ParquetFile"):
+            return not any(k.arg == "pre_buffer" and ast.unparse(k.value) == "False" for k in node.keywords)
+        return isinstance(node, ast.Call) and dotted(node.func) in ("pq.read_table", "parquet.read_table")
+
+    refuse(
+        "ParquetFile(…, pre_buffer=False), and not pq.read_table: a thread of Arrow's can abort the process at its end",
+        [f"{name}:{node.lineno}" for name, node in nodes(PACKAGE) if reads_ahead(node)],  # type: ignore[attr-defined]
+    )
+
+
 def test_work_to_be_done_lives_in_the_tracker() -> None:
     refuse("no such marks in the tree", lines_matching(r"(#|//|<!--).*\b(TOD[O]|FIXM[E]|XX[X]|HAC[K])\b"))
 

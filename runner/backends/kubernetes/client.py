@@ -7,11 +7,15 @@ Every request has time-outs; every error is one of ours.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, urlencode
 
@@ -29,6 +33,11 @@ _BUSY, _SERVER = 429, 500
 _DOUBT_S = 60.0
 """For so long after a lost connection a refusal is no verdict: an API server that starts has not loaded its rules."""
 _ANONYMOUS = '"system:anonymous"'
+IN_CLUSTER = "in-cluster"
+"""The name of the context that a pod is in."""
+# Forbidden by admission, whose word on it says no user: a quota, a policy, a namespace that is being deleted.
+_ADMISSION = re.compile(r" is forbidden: (?!User )|admission webhook ")
+_PEM = re.compile(r"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
 _MERGE_PATCH = "application/merge-patch+json"
 _VERBS = {"GET": "get", "POST": "create", "PATCH": "patch", "DELETE": "delete"}
 
@@ -46,17 +55,42 @@ class Listing:
 
 
 class Client:
-    """One namespace of one cluster. `kubeconfig` and `context` None mean what `kubectl` would take."""
+    """One namespace of one cluster. `kubeconfig` and `context` None mean what `kubectl` would take.
+
+    `or_current` takes the current context where there is none of this name: names are each kubeconfig's own.
+    """
 
     def __init__(
-        self, *, kubeconfig: str | None = None, context: str | None = None, namespace: str | None = None
+        self,
+        *,
+        kubeconfig: str | None = None,
+        context: str | None = None,
+        namespace: str | None = None,
+        or_current: bool = False,
     ) -> None:
         self._kubeconfig, self._context = kubeconfig, context
-        self._configuration, self.context, default = _configure(kubeconfig, context)
+        self._configuration, self.context, default, self._is_current = _configure(
+            kubeconfig, context, or_current=or_current
+        )
         self._pool = _pool(self._configuration)
         self.namespace = namespace or default
         self.server = str(self._configuration.host)
         self._lost_at = float("-inf")
+
+    @property
+    def authorities(self) -> tuple[str, ...]:
+        """Return the hashes of the certificates that vouch for the API server; none where the system's own ones do."""
+        file = getattr(self._configuration, "ssl_ca_cert", None)
+        text = Path(file).read_text(encoding="utf-8", errors="replace") if file else ""
+        bodies = ("".join(body.split()) for body in _PEM.findall(text))
+        return tuple(sorted(hashlib.sha256(body.encode()).hexdigest()[:16] for body in bodies))
+
+    @property
+    def kubectl(self) -> str:
+        """Return how `kubectl` is told of this cluster and namespace, as short as it can be."""
+        file = ["--kubeconfig", self._kubeconfig] if self._kubeconfig else []
+        context = [] if self._is_current else ["--context", self.context]
+        return shlex.join(["kubectl", *file, *context, "-n", self.namespace])
 
     def get(self, kind: str, name: str) -> Object | None:
         """Return an object, or None when there is none of this name."""
@@ -169,7 +203,7 @@ class Client:
                 raise self.lost(e) from e
             if response.status == _UNAUTHORIZED and not is_last:
                 response.drain_conn()
-                self._configuration, self.context, _ = _configure(self._kubeconfig, self.context or self._context)
+                self._configuration, *_ = _configure(self._kubeconfig, self.context)
                 self._pool = _pool(self._configuration)
                 continue
             break
@@ -207,7 +241,7 @@ class Client:
             return TransientError(f"cluster {self.server}: refused right after a lost connection: {message}")
         if response.status == _UNAUTHORIZED or _ANONYMOUS in message:
             return NotAllowedError(f"cluster {self.server}: does not know who we are ({message}); log in to it again")
-        if response.status == _FORBIDDEN:
+        if response.status == _FORBIDDEN and not _ADMISSION.search(message):
             return NotAllowedError(f"{what} in namespace {self.namespace}: {message}; {_rule(what)}")
         return _of_status(status, f"{what} in namespace {self.namespace}")
 
@@ -219,6 +253,7 @@ class Changes:
         self, response: urllib3.BaseHTTPResponse, kind: str, lost: Callable[[Exception], TransientError]
     ) -> None:
         self._response, self._kind, self._lost = response, kind, lost
+        self._is_ended = False
 
     def __iter__(self) -> Iterator[Object]:
         for line in self._lines():
@@ -235,6 +270,7 @@ class Changes:
 
     def shutdown(self) -> None:
         """End the iteration, which another thread may be waiting in."""
+        self._is_ended = True
         with suppress(ValueError, OSError):  # it has ended already
             self._response.shutdown()
 
@@ -245,7 +281,8 @@ class Changes:
                 *lines, rest = (rest + chunk).split(b"\n")
                 yield from filter(None, lines)
         except (urllib3.exceptions.HTTPError, OSError) as e:
-            raise self._lost(e) from e
+            if not self._is_ended:  # not by us
+                raise self._lost(e) from e
 
 
 class _ConflictError(RunnerError):
@@ -282,8 +319,11 @@ def _selectors(labels: str, fields: str) -> dict[str, str]:
     return {key: value for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
 
 
-def _configure(kubeconfig: str | None, context: str | None) -> tuple[Any, str, str]:
-    """Return the client's configuration, the context's name and its namespace. Raises ConfigError without a cluster."""
+def _configure(kubeconfig: str | None, context: str | None, *, or_current: bool = False) -> tuple[Any, str, str, bool]:
+    """Return the client's configuration, the context's name and namespace, and whether it is the current one.
+
+    Raises ConfigError without a cluster.
+    """
     # Imported here: it costs a quarter of a second, and the local backend needs none of it.
     try:
         from kubernetes import config  # noqa: PLC0415
@@ -294,10 +334,12 @@ def _configure(kubeconfig: str | None, context: str | None) -> tuple[Any, str, s
     try:
         contexts, active = config.list_kube_config_contexts(kubeconfig)  # type: ignore[no-untyped-call]
     except config.ConfigException as e:
-        if kubeconfig is None and context is None:
+        if kubeconfig is None and (or_current or context in (None, IN_CLUSTER)):
             return _in_cluster(settings)
         raise ConfigError(f"kubeconfig {kubeconfig or '(default)'}: {e}; give --kubeconfig FILE") from e
     named = active if context is None else next((c for c in contexts if c["name"] == context), None)
+    if named is None and or_current:
+        named = active
     if named is None:
         names = ", ".join(c["name"] for c in contexts)
         raise ConfigError(f"context {context}: not in the kubeconfig, which has {names}; give --context")
@@ -305,17 +347,23 @@ def _configure(kubeconfig: str | None, context: str | None) -> tuple[Any, str, s
         config.load_kube_config(kubeconfig, named["name"], client_configuration=settings, persist_config=False)  # type: ignore[no-untyped-call]
     except (config.ConfigException, OSError) as e:
         raise ConfigError(f"context {named['name']}: {e}; correct the kubeconfig") from e
-    return settings, str(named["name"]), str(named["context"].get("namespace") or "default")
+    return (
+        settings,
+        str(named["name"]),
+        str(named["context"].get("namespace") or "default"),
+        named["name"] == active["name"],
+    )
 
 
-def _in_cluster(settings: Any) -> tuple[Any, str, str]:
+def _in_cluster(settings: Any) -> tuple[Any, str, str, bool]:
     from kubernetes import config  # noqa: PLC0415
 
     try:
         config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
     except config.ConfigException as e:
         raise ConfigError("no cluster is configured: set KUBECONFIG, or give --kubeconfig FILE") from e
-    return settings, "in-cluster", "default"
+    own = Path(settings.ssl_ca_cert).parent / "namespace"
+    return settings, IN_CLUSTER, own.read_text(encoding="utf-8").strip() if own.exists() else "default", True
 
 
 def _pool(configuration: Any) -> urllib3.PoolManager:

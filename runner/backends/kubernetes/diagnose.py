@@ -64,20 +64,23 @@ class _Case:
     """A snapshot as the rules want it: the newest pod of each shard, warnings by the name of their object."""
 
     run: str
-    namespace: str
+    kubectl: str
+    peaks: Mapping[str, int]
     job: Object
     pods: Mapping[int, Object]
     every: tuple[Object, ...]
     warnings: Mapping[str, tuple[Object, ...]]
     now: datetime
 
-    @property
-    def kubectl(self) -> str:
-        return f"kubectl -n {self.namespace}"
 
+def diagnose(
+    snapshot: Snapshot, now: datetime, *, kubectl: str = "kubectl", peaks: Mapping[str, int] | None = None
+) -> tuple[Cause, ...]:
+    """Return the causes to be seen in a snapshot, gravest first; none for a run that moves, or has no Job.
 
-def diagnose(snapshot: Snapshot, now: datetime) -> tuple[Cause, ...]:
-    """Return the causes to be seen in a snapshot, gravest first; none for a run that moves, or has no Job."""
+    `kubectl` is that command with what leads it to the namespace, `peaks` the bytes that workers last told of, by the
+    uid of their pod.
+    """
     if snapshot.job is None:
         return ()
     metadata = snapshot.job["metadata"]
@@ -87,7 +90,8 @@ def diagnose(snapshot: Snapshot, now: datetime) -> tuple[Cause, ...]:
         warnings[name] = (*warnings.get(name, ()), event)
     done = parse_indexes(snapshot.job.get("status", {}).get("completedIndexes", ""))
     newest = {index: pod for index, pod in newest_by_index(snapshot.pods).items() if index not in done}
-    case = _Case(metadata["name"], metadata["namespace"], snapshot.job, newest, snapshot.pods, warnings, now)
+    run = metadata["name"]
+    case = _Case(run, kubectl, peaks or {}, snapshot.job, newest, snapshot.pods, warnings, now)
     return tuple(cause for rule in _RULES for cause in rule(case))
 
 
@@ -107,8 +111,8 @@ def _ended(case: _Case) -> Iterator[Cause]:
         limit = case.job["spec"].get("activeDeadlineSeconds")
         yield Cause(
             Kind.DEADLINE,
-            f"the Job ran longer than its activeDeadlineSeconds ({limit})",
-            f"runner retry {case.run}, with --values FILE where pod.activeDeadlineSeconds is larger",
+            f"the Job ran longer than its activeDeadlineSeconds ({limit}), which a --values file may raise",
+            f"runner retry {case.run}",
         )
     elif failed and reason == "PodFailurePolicy":
         words = [message for pod in case.every if (message := (terminated(pod) or {}).get("message"))]
@@ -153,13 +157,14 @@ def _why_not_started(case: _Case, index: int, pod: Object) -> Iterator[tuple[int
     describe = f"{case.kubectl} describe pod -l {labels(case.run, index)}"
     scheduled = condition(pod, "PodScheduled", status="False")
     if scheduled and scheduled.get("reason") == "Unschedulable":
-        yield index, Kind.UNSCHEDULABLE, _short(scheduled.get("message", "")), describe_nodes(case.kubectl)
+        message = _short(scheduled.get("message", ""))
+        yield index, Kind.UNSCHEDULABLE, message, _fit(case, message)
     for status in statuses(pod):
         waiting = status.get("state", {}).get("waiting", {})
         reason, message = waiting.get("reason", ""), waiting.get("message", "")
         if reason in _IMAGE_REASONS:
             text = f"image {status.get('image')} cannot be had: {_short(message or reason)}"
-            yield index, Kind.IMAGE, text, f"runner cancel {case.run}, then submit again with --image"
+            yield index, Kind.IMAGE, text, _again(case, "--image IMAGE")
         elif reason in _NO_START_REASONS:
             yield index, Kind.IMAGE, f"image {status.get('image')} does not start: {_short(message)}", describe
         elif reason == "CreateContainerConfigError":
@@ -180,7 +185,8 @@ def _make_secret(case: _Case, message: str, pod: Object) -> str:
     key = found["key"] or found["lost"] or _mounted_secret(pod, "key") or "api-key"
     if found["name"]:
         return f"{case.kubectl} create secret generic {name} --from-file={key}=FILE"
-    return f"{case.kubectl} describe secret {name}  # it needs the key {key}"
+    change = "--dry-run=client -o yaml"
+    return f"{case.kubectl} create secret generic {name} --from-file={key}=FILE {change} | {case.kubectl} apply -f -"
 
 
 def _mounted_secret(pod: Object, what: str) -> str:
@@ -228,6 +234,7 @@ def _died(case: _Case) -> Iterator[Cause]:
     gone = parse_indexes(case.job.get("status", {}).get("failedIndexes", ""))
     if condition(case.job, "Failed") or condition(case.job, "FailureTarget") or case.job["spec"].get("suspend"):
         return
+    waits: dict[str, dict[int, datetime]] = {}
     for index, pod in sorted(case.pods.items()):
         if index in gone or not is_over(pod) or exit_code(pod) == 0:
             continue
@@ -235,8 +242,13 @@ def _died(case: _Case) -> Iterator[Cause]:
         tries = sum(int(annotations.get(f"batch.kubernetes.io/job-index-{kind}", 0)) for kind in _FAILURE_COUNTS)
         until = ended_at(pod) + timedelta(seconds=min(_BACKOFF_MAX_S, _BACKOFF_S * 2**tries))
         if until > case.now:
-            text = f"shard {index} ended with {_code(pod)} and starts again at {until.astimezone(UTC):%H:%M:%S} UTC"
-            yield Cause(Kind.BACKOFF, text, log_command(case.namespace, case.run, index), (index,))
+            waits.setdefault(_code(pod), {})[index] = until
+    for code, until_by_index in waits.items():
+        first, last = min(until_by_index.values()), max(until_by_index.values())
+        when = f"at {_clock(first)}" if first == last else f"from {_clock(first)} to {_clock(last)}"
+        shards = tuple(until_by_index)
+        step = log_command(case.kubectl, case.run, shards[0])
+        yield Cause(Kind.BACKOFF, f"ended with {code} and starts again {when} UTC", step, shards)
 
 
 def _killed(case: _Case) -> Iterator[tuple[int, Kind, str, str]]:
@@ -246,10 +258,12 @@ def _killed(case: _Case) -> Iterator[tuple[int, Kind, str, str]]:
         if index is not None and index in case.pods and is_over(pod):
             last[index] = pod
     for index, pod in sorted(last.items()):
-        if (terminated(pod) or {}).get("reason") == "OOMKilled":
+        if is_killed_for_memory(pod):
             limit = pod["spec"]["containers"][0].get("resources", {}).get("limits", {}).get("memory", "none")
-            step = f"runner retry {case.run}, with --values FILE where pod.resources has more memory"
-            yield index, Kind.MEMORY, f"killed for memory at its limit of {limit}", step
+            peak = case.peaks.get(pod["metadata"]["uid"], 0) >> 20
+            told = f", having told of {peak} MiB" if peak else ""
+            step = f"runner wait {case.run}; runner retry {case.run} --memory {_twice(limit)}"
+            yield index, Kind.MEMORY, f"killed for memory at its limit of {limit}{told}", step
 
 
 _FAILURE_COUNTS = ("failure-count", "ignored-failure-count")
@@ -272,19 +286,47 @@ def labels(run: str, shard: int) -> str:
     return f"batch.kubernetes.io/job-name={run},batch.kubernetes.io/job-completion-index={shard}"
 
 
-def log_command(namespace: str, run: str, shard: int) -> str:
+def log_command(kubectl: str, run: str, shard: int) -> str:
     """Return the command that shows a shard's logs without this program."""
-    return f"kubectl -n {namespace} logs -l {labels(run, shard)}"
+    return f"{kubectl} logs --tail=-1 -l {labels(run, shard)}"
 
 
-def describe_nodes(kubectl: str) -> str:
-    """Return the command that shows what nodes have to give."""
-    return f"{kubectl} describe nodes | grep -A 8 Allocatable; or submit with other --values"
+def is_killed_for_memory(pod: Object) -> bool:
+    """Tell whether a pod's container was killed for memory."""
+    return (terminated(pod) or {}).get("reason") == "OOMKilled"
+
+
+def _again(case: _Case, change: str) -> str:
+    """Return the commands that end a run which cannot move, and do what it left with something changed."""
+    return f"runner cancel {case.run} && runner retry {case.run} {change}"
+
+
+def _fit(case: _Case, message: str) -> str:
+    """Return what helps a pod for which there is no node."""
+    if "Insufficient memory" in message:
+        change = "--memory SIZE"
+    else:
+        change = "--placement any" if "affinity" in message or "taint" in message else "--values FILE"
+    return f"{case.kubectl} describe nodes | grep -A 8 Allocatable; to ask for less: {_again(case, change)}"
+
+
+def _twice(quantity: str) -> str:
+    """Return twice an amount of memory.
+
+    >>> _twice("2Gi"), _twice("1.5Gi"), _twice("none")
+    ('4Gi', 'SIZE', 'SIZE')
+    """
+    found = re.fullmatch(r"(\d+)([A-Za-z]*)", quantity)
+    return f"{2 * int(found[1])}{found[2]}" if found else "SIZE"
 
 
 def _code(pod: Object) -> str:
     code = exit_code(pod)
     return f"exit {code}" if code is not None else str(pod.get("status", {}).get("reason") or "no exit code")
+
+
+def _clock(time: datetime) -> str:
+    return f"{time.astimezone(UTC):%H:%M:%S}"
 
 
 def _mount(message: str) -> str:

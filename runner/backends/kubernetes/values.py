@@ -71,6 +71,11 @@ def load_values(layers: Sequence[Layer] = ()) -> dict[str, Any]:
     return merged
 
 
+def documents(layers: Sequence[Layer]) -> tuple[Mapping[str, Any], ...]:
+    """Return layers as the values that they hold, files read."""
+    return tuple(read(each, name=escape(str(each)), typed=True) if isinstance(each, Path) else each for each in layers)
+
+
 def values_for(  # noqa: PLR0913 a run, and where it is to run
     spec: RunSpec,
     *,

@@ -61,17 +61,22 @@ def fold(objects: Mapping[str, Object], change: Object) -> dict[str, Object]:
 
 
 class Watcher:
-    """Keeps a snapshot of one run; a context manager. Entering lists everything once, so it fails where that fails."""
+    """Keeps a snapshot of one run; a context manager. Entering lists everything once, and fails where that is refused.
+
+    A cluster that does not answer is asked again, from the beginning too.
+    """
 
     def __init__(self, client: Client, run: str) -> None:
         self._run = run
         self._mirrors = [_Mirror(client, each) for each in _wanted(run)]
 
     def __enter__(self) -> Self:
-        for mirror in self._mirrors:
-            mirror.list()
-        for mirror in self._mirrors:
-            mirror.start()
+        try:
+            for mirror in self._mirrors:
+                mirror.begin()
+        except RunnerError:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -98,19 +103,24 @@ class _Mirror:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
+    def begin(self) -> None:
+        try:
+            self.list()
+        except TransientError as e:
+            self.lost = str(e)
+        self._thread.start()
+
     def list(self) -> None:
         found = self._client.list(self.wanted.kind, labels=self.wanted.labels, fields=self.wanted.fields)
         self._objects = {item["metadata"]["uid"]: item for item in found.items}
         self._version = found.version
 
-    def start(self) -> None:
-        self._thread.start()
-
     def stop(self) -> None:
         self._stop.set()
         if self._changes is not None:
             self._changes.shutdown()
-        self._thread.join(_PAUSE_S[1])
+        if self._thread.is_alive():
+            self._thread.join(_PAUSE_S[1])
 
     def objects(self) -> tuple[Object, ...]:
         if self._error is not None:

@@ -2,10 +2,14 @@
 
 import json
 import os
+import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 import yaml
@@ -94,6 +98,132 @@ def test_a_run_lives_on_the_cluster_from_submit_to_clean(env: dict[str, str], ap
     assert job["spec"]["template"]["spec"]["containers"][0]["image"] == "runner:test"
 
     assert run(env, "clean", name, "--yes").returncode == 0
+
+
+def test_a_retry_has_the_values_of_its_run_unless_flags_say_otherwise(
+    env: dict[str, str], api: double.Api, tmp_path: Path
+) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text("pod: {nodeSelector: {disk: local}, resources: {requests: {memory: 1Gi}, limits: {memory: 1Gi}}}")
+    name = run(env, *SUBMIT, "--values", str(values), "-o", "name").stdout.strip()
+    values.unlink()
+    assert run(env, "cancel", name).returncode == 0
+    again = run(env, "retry", name, "--memory", "3Gi", "-o", "name")
+    assert again.returncode == 0, again.stderr
+    spec = api.objects["jobs"][again.stdout.strip()]["spec"]["template"]["spec"]
+    resources = spec["containers"][0]["resources"]
+    assert spec["nodeSelector"] == {"disk": "local"}
+    assert (resources["requests"]["memory"], resources["limits"]["memory"]) == ("3Gi", "3Gi")
+    assert resources["limits"]["ephemeral-storage"] == "10Gi", "the chart's own stays"
+    assert run(env, "cancel", again.stdout.strip()).returncode == 0
+    anywhere = run(env, "retry", again.stdout.strip(), "--placement", "any", "-o", "name")
+    spec = api.objects["jobs"][anywhere.stdout.strip()]["spec"]["template"]["spec"]
+    assert "nodeSelector" not in spec
+    assert spec["containers"][0]["resources"]["limits"]["memory"] == "3Gi"
+
+
+@pytest.mark.parametrize("words", [("--memory", "much"), ("--memory", "4Gi", "--backend", "local")])
+def test_memory_that_makes_no_sense_is_wrong_usage(env: dict[str, str], words: tuple[str, ...]) -> None:
+    done = run(env, *SUBMIT, *words)
+    assert done.returncode == 2
+    assert "--memory" in done.stderr
+
+
+def test_status_followed_ends_with_the_verdict_or_with_ctrl_c(env: dict[str, str], api: double.Api) -> None:
+    name = run(env, *SUBMIT, "-o", "name").stdout.strip()
+    words = [sys.executable, "-m", "runner", "status", name, "-w"]
+    with subprocess.Popen(words, env=env, stdout=PIPE, stderr=PIPE, text=True) as watching:
+        until(lambda: api.seen("WATCH *") == 3)
+        watching.send_signal(signal.SIGINT)
+        _, said = watching.communicate(timeout=60)
+    assert watching.returncode == 130
+    assert f"next: runner status {name} --watch" in said
+    late = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}
+    with subprocess.Popen(words, env=env, stdout=PIPE, stderr=PIPE, text=True) as watching:
+        until(lambda: api.seen("WATCH *") == 6)
+        api.put("jobs", {**api.objects["jobs"][name], "status": {"conditions": [late]}})
+        out, said = watching.communicate(timeout=60)
+    assert watching.returncode == 1
+    assert out.startswith(f"run {name}  failed")
+    assert "why     deadline" in said
+    assert f"next: runner retry {name}" in said
+    assert run(env, "wait", name).returncode == 1
+
+
+def test_logs_are_followed_to_the_runs_end(env: dict[str, str], api: double.Api) -> None:
+    name = run(env, *SUBMIT, "-o", "name").stdout.strip()
+    labels = {"batch.kubernetes.io/job-name": name, "batch.kubernetes.io/job-completion-index": "0"}
+    metadata = {"name": f"{name}-0-x", "labels": labels, "creationTimestamp": "2024-08-08T00:00:00Z"}
+    api.logs[f"{name}-0-x"] = "2024-08-08T00:00:01.000000000Z one\n"
+    api.put("pods", {"metadata": metadata, "spec": {}, "status": {"phase": "Running"}})
+    words = [sys.executable, "-m", "runner", "logs", name, "-f", "-o", "json"]
+    with subprocess.Popen(words, env=env, stdout=PIPE, stderr=PIPE, text=True) as logging:
+        assert json.loads(logging.stdout.readline())["text"] == "one\n"
+        api.logs[f"{name}-0-x"] += "2024-08-08T00:00:02.000000000Z two\n"
+        over = {"type": "Failed", "status": "True", "reason": "FailedIndexes"}
+        api.put("jobs", {**api.objects["jobs"][name], "status": {"failedIndexes": "0,1", "conditions": [over]}})
+        out, said = logging.communicate(timeout=60)
+    assert logging.returncode == 0, said
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["two\n"]
+
+
+def test_a_run_that_cannot_be_asked_after_stops_no_list(env: dict[str, str], tmp_path: Path) -> None:
+    name = run(env, *SUBMIT, "-o", "name").stdout.strip()
+    listed = run({**env, "KUBECONFIG": str(tmp_path / "none")}, "list")
+    assert listed.returncode == 0
+    assert f"{name} is not asked after: no cluster is configured" in listed.stderr
+    assert name in listed.stdout
+
+
+def test_a_run_elsewhere_is_exit_2_and_given_up_only_by_name(env: dict[str, str], api: double.Api) -> None:
+    name = run(env, *SUBMIT, "-o", "name").stdout.strip()
+    with double.serve() as other:
+        (Path(env["KUBECONFIG"]).parent / "other").mkdir()
+        there = {**env, "KUBECONFIG": other.kubeconfig(Path(env["KUBECONFIG"]).parent / "other", {"token": "fake-2"})}
+        for words in (("status", name), ("wait", name), ("cancel", name), SUBMIT):
+            done = run(there, *words)
+            assert done.returncode == 2, done.stderr
+            assert len(done.stderr.strip().splitlines()[-1:]) == 1
+            assert api.url in done.stderr
+            assert other.url in done.stderr
+        given_up = run(there, "cancel", name, "--abandon")
+        assert given_up.returncode == 0, given_up.stderr
+        assert other.objects["jobs"] == {}
+    assert list(api.objects["jobs"]) == [name]
+
+
+def test_the_next_command_can_be_pasted_whatever_led_to_it(env: dict[str, str], api: double.Api) -> None:
+    """A kubeconfig, a store and a source by flags, a run file: each command takes those of them that it knows."""
+    file = Path(env["KUBECONFIG"]).parent / "run file.yaml"
+    file.write_text("shards: 2\n")
+    words = ("--kubeconfig", env["KUBECONFIG"], "--store", env["RUNNER_STORE"], "-f", str(file))
+    source = ("--tardis-url", env["RUNNER_TARDIS_URL"], "--tardis-api-url", env["RUNNER_TARDIS_API_URL"])
+    bare = {k: v for k, v in env.items() if not k.startswith(("RUNNER_", "KUBECONFIG"))}
+    made = run(bare, *SUBMIT, *words, *source)
+    assert made.returncode == 0, made.stderr
+    command = next_of(made)
+    assert command[:2] == ["runner", "status"]
+    name = command[2]
+    api.put("jobs", {**api.objects["jobs"][name], "spec": {**api.objects["jobs"][name]["spec"], "suspend": True}})
+    shown = run(bare, *[word for word in command[1:] if word != "--watch"])
+    assert shown.returncode == 0, shown.stderr
+    late = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}
+    api.put("jobs", {**api.objects["jobs"][name], "status": {"conditions": [late]}})
+    failed = run(bare, "wait", name, *words)
+    again = run(bare, *next_of(failed)[1:], *source)
+    assert again.returncode == 0, again.stderr
+    assert len(api.objects["jobs"]) == 2
+
+
+def next_of(done: subprocess.CompletedProcess[str]) -> list[str]:
+    return shlex.split(next(line for line in done.stderr.splitlines() if line.startswith("next: "))[6:])
+
+
+def until(fact: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not fact():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 def test_a_dry_run_prints_the_job_and_records_nothing(env: dict[str, str], api: double.Api) -> None:

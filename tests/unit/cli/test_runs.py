@@ -251,3 +251,24 @@ def test_an_empty_list_says_what_to_do(env: dict[str, str]) -> None:
     done = run(env, "list")
     assert (done.returncode, done.stdout.split()[0]) == (0, "RUN")
     assert done.stderr.startswith("next: ")
+
+
+def test_what_a_terminal_cannot_show_is_drawn_in_ascii(env: dict[str, str]) -> None:
+    ascii_only = env | {"PYTHONIOENCODING": "ascii"}
+    made = run(ascii_only, "submit", "download", *TWO_DAYS)
+    assert made.returncode == 0, made.stderr
+    seen = run(ascii_only, "status")
+    assert "\n####\n# 4 done\n" in seen.stdout
+    assert run(env | {"PYTHONIOENCODING": "utf-8"}, "status").stdout == seen.stdout.replace("#", "■")
+    assert "\\u" not in made.stdout + made.stderr + seen.stdout + seen.stderr
+
+
+def test_a_request_too_long_for_a_worker_is_one_line_and_no_run(env: dict[str, str], tmp_path: Path) -> None:
+    keys = [f"BINANCE:SPOT_PAIR:COIN{n:05}-USDT" for n in range(4000)]
+    (tmp_path / "many.yaml").write_text("instruments: [" + ", ".join(["BINANCE:SPOT_PAIR:*", *keys]) + "]\n")
+    done = run(env, "submit", "download", "-f", str(tmp_path / "many.yaml"), *TWO_DAYS)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the request is too long for a worker's environment")
+    assert "4,001" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "store").exists()

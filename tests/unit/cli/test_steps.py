@@ -45,7 +45,7 @@ def test_the_next_step_is_a_command_to_paste(state: RunState, code: Exit, expect
 
 def test_it_names_store_and_file_as_the_last_command_did() -> None:
     assert step(RunState.FAILED, Exit.INCOMPLETE, HERE) == (
-        "runner retry download-3f -f run.yaml --store 'file:///a b'"
+        "runner retry download-3f --file run.yaml --store 'file:///a b'"
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from runner.backends.sight import Cause
 from runner.report import grid, run, units
 from runner.report.live import LINE_S, Lines, Meter, Picture
 from runner.report.run import Pace
@@ -123,6 +124,20 @@ def test_lines_come_at_most_every_ten_seconds() -> None:
                 lines.show(HALF, now)
     assert len(said) == 3
     assert LINE_S == 10.0
+
+
+def test_lines_say_each_reason_once_for_why_nothing_moves() -> None:
+    said: list[str] = []
+    causes = (Cause("image", "cannot be had", "kubectl x"), Cause("secret", "not found", "kubectl y"))
+    with Lines(said.append) as lines:
+        for number, shown in enumerate((causes[:1], causes, causes)):
+            lines.show(replace(HALF, causes=shown), 10.0 * number)
+    assert [text for text in said if not text.startswith("run ")] == [
+        "why     image: cannot be had",
+        "        kubectl x",
+        "why     secret: not found",
+        "        kubectl y",
+    ]
 
 
 def _drawn(shown: RunStatus, **terminal: object) -> str:

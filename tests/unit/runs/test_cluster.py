@@ -1,22 +1,26 @@
 """Runs whose Job lives on a cluster: a small API server over a socket, the real store, workers run by hand."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from runner import ledger, runs
 from runner.backends.kubernetes.client import Client
-from runner.errors import ConfigError, Exit, SpecError
+from runner.errors import ConfigError, Exit, NotAllowedError, SpecError, TransientError
 from runner.ledger import Attempt
-from runner.runs import Cluster, LogQuery, RunState, State, Watch, submit
+from runner.runs import Cluster, LogQuery, RunState, State, Watch, place, submit
+from runner.runs.place import Place
 from runner.runs.state import CANCELLED, FINISHED, ending
 from runner.spec import Backend
 from runner.store import ABSENT
 from tests.unit.backends.kubernetes import api as double
 from tests.unit.backends.kubernetes.api import Fault
 
+ROOT = Path(__file__).resolve().parents[3]
 OVER = {"type": "Complete", "status": "True"}
 
 
@@ -31,7 +35,7 @@ def cluster(api: double.Api, world, tmp_path: Path) -> Cluster:
     client = Client(kubeconfig=api.kubeconfig(tmp_path, {"token": "fake-token-1"}))
     folder = world.store.url.removeprefix("file://")
     mounted = {"pod": {"volumeMounts": [{"name": "s", "mountPath": folder}], "volumes": [{"name": "s"}]}}
-    return Cluster(world.store, lambda: client, [mounted])
+    return Cluster(world.store, lambda: client, [mounted], pause_s=0.01)
 
 
 @pytest.fixture
@@ -186,6 +190,157 @@ def test_a_job_deleted_while_a_worker_may_live_is_no_end_yet(world, api, cluster
     assert ending(world.store, record.id) is None
 
 
+def somewhere_else(world, record) -> Place:
+    """Make the record say that the run is on another cluster."""
+    place.forget(world.store, record.id)
+    other = Place("https://other.example:6443", ("beef",), "market", "prod")
+    assert place.write(world.store, record.id, other)
+    return other
+
+
+def test_where_a_run_is_stands_in_the_store_before_its_job_is_made(world, api, cluster, spec) -> None:
+    record = world.submit(spec).record
+    api.faults.append(Fault("POST *", 0, count=99))
+    with pytest.raises(TransientError):
+        cluster.start(record, spec)
+    found = place.read(world.store, record.id)
+    assert (found.server, found.namespace, found.context) == (api.url, "market", "here")
+
+
+def test_a_job_that_was_refused_leaves_no_word_of_where_it_is(world, api, cluster, spec) -> None:
+    record = world.submit(spec).record
+    api.faults.append(Fault("POST *", 422, "spec.completions: Invalid value"))
+    with pytest.raises(ConfigError):
+        cluster.start(record, spec)
+    assert place.read(world.store, record.id) is None
+
+
+def test_who_speaks_to_another_cluster_writes_no_end_and_says_both_places(world, api, cluster, spec, record) -> None:
+    work(world, record, spec, 0, 1)
+    api.remove("jobs", record.id)
+    somewhere_else(world, record)
+    for ask in (cluster.settle, lambda r: cluster.cancel(r, spec, lambda: False), lambda r: cluster.start(r, spec)):
+        with pytest.raises(SpecError) as caught:
+            ask(record)
+        assert "is in namespace market of https://other.example:6443 (context prod)" in str(caught.value)
+        assert f"this is namespace market of {api.url} (context here)" in str(caught.value)
+        assert f"runner cancel {record.id} --abandon" in str(caught.value)
+    assert ending(world.store, record.id) is None
+    assert api.objects["jobs"] == {}
+
+
+def test_a_job_that_is_seen_needs_no_other_proof_of_where_it_is(world, api, cluster, spec, record) -> None:
+    """The same cluster by another address, from a pod of it for one."""
+    somewhere_else(world, record)
+    assert cluster.settle(record).alive
+    assert cluster.start(record, spec)
+    work(world, record, spec, 0, 1)
+    status(api, record, completedIndexes="0,1", conditions=[OVER])
+    assert not cluster.settle(record).alive
+    assert runs.verdict(world.store, record) is Exit.DONE
+
+
+def test_a_run_whose_cluster_is_gone_can_be_given_up_once_its_workers_are_silent(world, cluster, spec, record) -> None:
+    ledger.write_progress(world.store, record.id, Attempt(0, "writes", in_flight=("t",)), ABSENT)
+    with pytest.raises(SpecError, match="wrote less than a minute ago"):
+        cluster.abandon(record)
+    work(world, record, spec, 0, 1, attempt="writes")
+    cluster.abandon(record)
+    assert ending(world.store, record.id).state == CANCELLED
+
+
+def test_a_job_that_others_made_is_noted_where_it_is_seen(world, api, cluster, spec, record) -> None:
+    """As after `kubectl apply` of a rendered Job."""
+    place.forget(world.store, record.id)
+    assert cluster.settle(record).alive
+    assert place.read(world.store, record.id).server == api.url
+
+
+def test_a_run_that_began_where_nobody_saw_its_job_is_not_ended_and_not_waited_for(
+    world, api, cluster, spec, record
+) -> None:
+    place.forget(world.store, record.id)
+    work(world, record, spec, 0)
+    api.remove("jobs", record.id)
+    seen = cluster.settle(record)
+    assert (seen.alive, [cause.kind for cause in seen.causes]) == (False, ["unseen"])
+    assert ending(world.store, record.id) is None
+
+
+def test_a_run_resumed_without_values_has_those_that_it_began_with(world, api, spec, record, tmp_path) -> None:
+    first = api.objects["jobs"][record.id]["spec"]
+    api.remove("jobs", record.id)
+    assert "mountPath" in json.dumps(place.read(world.store, record.id).values)
+    bare = Cluster(world.store, lambda: Client(kubeconfig=str(tmp_path / "kubeconfig")))
+    assert bare.start(record, spec)
+    assert api.objects["jobs"][record.id]["spec"] == first
+
+
+def test_why_a_run_ended_is_told_to_who_comes_later(world, api, cluster, spec, record) -> None:
+    late = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}
+    status(api, record, conditions=[late])
+    assert [cause.kind for cause in cluster.settle(record).causes] == ["deadline"]
+    api.remove("jobs", record.id)
+    assert [cause.kind for cause in cluster.settle(record).causes] == ["deadline"]
+
+
+def test_memory_that_a_killed_worker_told_of_is_named(world, api, cluster, spec, record) -> None:
+    counts = ledger.Counts(total=1, peak_bytes=300 << 20)
+    ledger.write_progress(world.store, record.id, Attempt(0, "dead", counts=counts), ABSENT)
+    killed = pod(api, record, 0, "Failed", uid="dead", code=137)
+    killed["status"]["containerStatuses"][0]["state"]["terminated"]["reason"] = "OOMKilled"
+    api.put("pods", killed)
+    (cause, *_) = cluster.settle(record).causes
+    assert cause.message.endswith("having told of 300 MiB")
+
+
+def everything(cluster, world, record, spec) -> None:
+    """Do what the commands do: submit twice, status, status -w, logs, cancel."""
+    for _ in range(2):
+        cluster.start(record, spec)
+    cluster.settle(record)
+    with cluster.watching(record) as sight:
+        end = time.monotonic() + 2
+        while sight().alive and time.monotonic() < end:
+            time.sleep(0.02)
+    list(cluster.logs(record, LogQuery())())
+    runs.cancel(world.store, record.id)
+    cluster.cancel(record, spec, lambda: False)
+
+
+def granted() -> list[tuple[str, str]]:
+    """Return (verb, resource) of everything that who submits may do."""
+    documents = yaml.safe_load_all((ROOT / "manifests/rbac.yaml").read_text(encoding="utf-8"))
+    role = next(each for each in documents if each["kind"] == "Role")
+    return [(verb, kind) for rule in role["rules"] for kind in rule["resources"] for verb in rule["verbs"]]
+
+
+@pytest.mark.parametrize(
+    # kubectl alone uses it, in commands that are printed.
+    "right",
+    [each for each in granted() if each != ("get", "pods")],
+)
+def test_each_right_is_needed_and_named_where_it_is_missing(world, api, cluster, spec, right) -> None:
+    verb, resource = right
+    record = world.submit(spec).record
+    pod(api, record, 0, "Failed", code=75)
+    api.allowed = {each for each in granted() if each not in (right, ("get", "pods"))}
+    with pytest.raises(NotAllowedError) as caught:
+        everything(cluster, world, record, spec)
+    group = "batch" if resource == "jobs" else ""
+    assert str(caught.value).endswith(
+        f'to allow it add to the Role: {{apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]}}'
+    )
+
+
+def test_the_rights_that_are_shipped_are_enough(world, api, cluster, spec) -> None:
+    record = world.submit(spec).record
+    pod(api, record, 0, "Failed", code=75)
+    api.allowed = set(granted()) - {("get", "pods")}
+    everything(cluster, world, record, spec)
+    assert ending(world.store, record.id).state == CANCELLED
+
+
 def test_pods_that_outlive_their_job_are_waited_for(world, api, cluster, spec, record) -> None:
     work(world, record, spec, 0)
     pod(api, record, 1)
@@ -246,6 +401,78 @@ def test_logs_are_the_stores_while_the_cluster_cannot_be_reached(world, api, clu
     ledger.write_log(world.store, record.id, (0, "gone"), b"of the store\n", ABSENT)
     api.faults.append(Fault("*", 0, count=9))
     assert [each.attempt for each in cluster.logs(record, LogQuery())()] == ["gone"]
+
+
+def test_a_pod_that_goes_while_its_log_is_followed_is_read_to_the_end_in_the_store(world, api, cluster, record) -> None:
+    name = pod(api, record, 0, uid="a")["metadata"]["name"]
+    api.logs[name] = "2024-08-08T00:00:01.000000000Z one\n2024-08-08T00:00:02.000000000Z two\n"
+    new = cluster.logs(record, LogQuery(), lambda _: False)
+    assert [each.text for each in new()] == ["one\ntwo\n"]
+    ledger.write_log(world.store, record.id, (0, "a"), b"one\ntwo\nthree\n", ABSENT)
+    assert list(new()) == []
+    api.remove("pods", name)
+    assert [(each.attempt, each.text) for each in new()] == [("a", "three\n")]
+    assert list(new()) == []
+
+
+def test_logs_are_followed_over_a_lost_connection_without_a_line_lost_or_twice(world, api, cluster, record) -> None:
+    name = pod(api, record, 0, uid="a")["metadata"]["name"]
+    api.logs[name] = "2024-08-08T00:00:01.000000000Z one\n"
+    new = cluster.logs(record, LogQuery(), lambda _: False)
+    assert [each.text for each in new()] == ["one\n"]
+    api.logs[name] += "2024-08-08T00:00:02.000000000Z two\n"
+    ledger.write_log(world.store, record.id, (0, "a"), b"one\n", ABSENT)
+    api.faults += [Fault("GET */pods", 0), Fault("GET */log", 503)]
+    assert list(new()) == []
+    assert list(new()) == []
+    assert [each.text for each in new()] == ["two\n"]
+
+
+def test_pods_that_come_later_are_followed_too_and_few_at_once(world, api, cluster, record) -> None:
+    def run(number: int) -> None:
+        name = pod(api, record, number, uid=f"u{number}")["metadata"]["name"]
+        api.logs[name] = f"2024-08-08T00:00:01.000000000Z of {number}\n"
+
+    run(0)
+    waits = []
+    new = cluster.logs(record, LogQuery(), lambda seconds: waits.append(seconds) or False)
+    assert [each.shard for each in new()] == [0]
+    assert waits == []
+    for number in range(1, 9):
+        run(number)
+    assert [each.shard for each in new()] == [1, 2, 3, 4, 5]
+    assert [each.shard for each in new()] == [6, 7, 8]
+    assert waits == [1.0] * 10, "a request a second"
+    assert [each.text for each in cluster.logs(record, LogQuery(shard=7))()] == ["of 7\n"]
+
+
+def test_following_logs_stops_in_the_middle_of_a_round(world, api, cluster, record) -> None:
+    new = cluster.logs(record, LogQuery(), lambda _: True)
+    assert list(new()) == []
+    api.logs[pod(api, record, 0)["metadata"]["name"]] = "2024-08-08T00:00:01.000000000Z one\n"
+    assert list(new()) == []
+
+
+def test_logs_of_the_failed_are_not_filled_up_from_the_store_with_those_that_run(world, api, cluster, record) -> None:
+    pod(api, record, 0, uid="runs")
+    ledger.write_log(world.store, record.id, (0, "runs"), b"so far\n", ABSENT)
+    assert list(cluster.logs(record, LogQuery(failed=True))()) == []
+
+
+def test_clean_goes_on_where_the_cluster_does_not_answer(world, api, cluster, spec, record) -> None:
+    work(world, record, spec, 0, 1)
+    status(api, record, completedIndexes="0,1", conditions=[OVER])
+    cluster.settle(record)
+    api.faults.append(Fault("DELETE *", 0))
+    assert cluster.clean(record.id) > 0
+    assert list(ledger.run_ids(world.store)) == []
+
+
+def test_a_cluster_that_starts_anew_is_waited_for_by_cancel(world, api, cluster, spec, record) -> None:
+    runs.cancel(world.store, record.id)
+    api.faults += [Fault("PATCH *", 0), Fault("DELETE *", 503)]
+    cluster.cancel(record, spec, lambda: False)
+    assert ending(world.store, record.id).state == CANCELLED
 
 
 def test_clean_removes_the_job_too(world, api, cluster, spec, record) -> None:

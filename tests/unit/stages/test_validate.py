@@ -61,6 +61,13 @@ def test_holes_made_at_random_are_found_exactly(complete, seed: int) -> None:
     assert {g.reason for g in found.gaps} == {f"done in {run}, and gone from the store since"}
 
 
+def test_gaps_come_by_day_and_key_with_data_types_as_asked_for(complete) -> None:
+    holes = [(day, key, t) for day in (DAYS[0], DAYS[2]) for key in (BTC, ETH) for t in TYPES]
+    for day, key, data_type in holes:
+        complete.store.delete(layout.ticks(day, data_type, key))
+    assert [(g.day, g.key, g.data_type) for g in judged(complete).gaps] == holes
+
+
 def test_the_repairing_command_repairs(complete) -> None:
     complete.store.delete(layout.ticks(DAYS[1], "quotes", ETH))
     (gap,) = judged(complete).gaps

@@ -5,16 +5,32 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
+import urllib3
 
-from runner.errors import ConfigError, NotAllowedError, PreconditionError, SpecError, TransientError
+from runner.errors import (
+    Exit,
+    IntegrityError,
+    NoStoreError,
+    NotAllowedError,
+    ObjectRefusedError,
+    PreconditionError,
+    SpecError,
+    TransientError,
+    WorkerExit,
+)
 from runner.sandbox.gcs import Options, Server, serve
 from runner.store.gcs import CHUNK_BYTES, GcsStore
 from runner.store.gcs_client import Patience
@@ -118,7 +134,8 @@ def test_chain_of_swaps_never_breaks_though_answers_get_lost(server: Server, sto
 
 @pytest.mark.parametrize("code", [429, 503])
 def test_storm_of_refusals_is_waited_out(server: Server, store: GcsStore, code: int) -> None:
-    server.add_faults({"path": "*", "fault": "status", "code": code, "probability": 0.5, "seed": 7})
+    told = {"code": code, "headers": {"Retry-After": "1"}}
+    server.add_faults({"path": "*", "fault": "status", **told, "probability": 0.5, "seed": 7})
     for i in range(12):
         store.put(f"d/{i:02}", b"%d" % i)
     assert [store.get(info.key) for info in store.list("d/")] == [b"%d" % i for i in range(12)]
@@ -192,6 +209,89 @@ def test_server_that_is_not_there_is_transient(monkeypatch: pytest.MonkeyPatch) 
         GcsStore("ours", patience=SHORT).head("a")
 
 
+@pytest.mark.parametrize("body", [b"small", BIG], ids=["small", "big"])
+def test_upload_that_stalls_half_way_goes_on(server: Server, store: GcsStore, body: bytes) -> None:
+    server.add_faults({"path": UPLOADS, "fault": "stall", "at": 0.5, "probability": 0.5, "seed": 2, "count": 2})
+    store.put("a", body)
+    assert store.get("a") == body
+
+
+def test_download_that_stalls_half_way_goes_on(server: Server, store: GcsStore) -> None:
+    store.put("a", BIG)
+    server.add_faults({"path": "/download/*", "fault": "stall", "at": 0.5, "count": 2})
+    assert store.get("a") == BIG
+
+
+# Bytes that change on the way.
+
+
+class Meddler(socketserver.ThreadingTCPServer):
+    """A proxy that turns one word into another wherever it passes, in one direction."""
+
+    daemon_threads = True
+
+    def __init__(self, server: Server, *, upwards: bool) -> None:
+        self.behind, self.upwards = ("127.0.0.1", server.port), upwards
+        super().__init__(("127.0.0.1", 0), Meddling)
+
+
+class Meddling(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        with socket.create_connection(self.server.behind) as behind:
+            thread = threading.Thread(
+                target=self.pump, args=(behind, self.request), kwargs={"meddles": not self.server.upwards}
+            )
+            thread.start()
+            self.pump(self.request, behind, meddles=self.server.upwards)
+            thread.join()
+
+    def pump(self, source: socket.socket, sink: socket.socket, *, meddles: bool) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 20):
+                sink.sendall(data.replace(b"honest", b"untrue") if meddles else data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def meddled(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Put a proxy that changes bytes between the client and the server."""
+    with ExitStack() as stack:
+
+        def begin(*, upwards: bool) -> None:
+            proxy = stack.enter_context(Meddler(server, upwards=upwards))
+            thread = threading.Thread(target=proxy.serve_forever, args=(0.02,))
+            thread.start()
+            stack.callback(thread.join)
+            stack.callback(proxy.shutdown)
+            monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{proxy.server_address[1]}")
+
+        yield begin
+
+
+HONEST = b"honest " * 1000
+
+
+@pytest.mark.parametrize("body", [HONEST, HONEST + BIG], ids=["small", "big"])
+def test_bytes_changed_on_the_way_up_are_not_stored(server: Server, meddled: Callable[..., None], body: bytes) -> None:
+    meddled(upwards=True)
+    with pytest.raises(IntegrityError, match=r"cannot write 'a' in gs://ours: the bytes changed on the way"):
+        GcsStore("ours", patience=BRIEF).put("a", body)
+    assert server.stats()["paths"]["/upload/storage/v1/b/ours/o/a"]["statuses"]["400"] == 4
+    assert [info.key for info in GcsStore("ours", patience=BRIEF).list("")] == []
+
+
+def test_bytes_changed_on_the_way_down_are_not_taken(
+    server: Server, store: GcsStore, meddled: Callable[..., None]
+) -> None:
+    store.put("a", HONEST)
+    meddled(upwards=False)
+    with pytest.raises(
+        IntegrityError, match=r"cannot read 'a' in gs://ours/some/prefix: the bytes changed on the way"
+    ) as caught:
+        GcsStore("ours/some/prefix", patience=BRIEF).get("a")
+    assert "\n" not in str(caught.value)
+
+
 # Refusals for good.
 
 
@@ -210,24 +310,117 @@ def test_withdrawn_permission_names_role_bucket_and_identity(server: Server, sto
 
 
 @pytest.mark.parametrize("code", [401, 403])
-def test_refusal_is_not_tried_again(server: Server, store: GcsStore, code: int) -> None:
+def test_refusal_is_believed_at_once_without_patience(server: Server, store: GcsStore, code: int) -> None:
     server.add_faults({"path": "*", "fault": "status", "code": code})
     for use in (
         lambda: store.put("a", b""),
         lambda: store.head("a"),
         lambda: store.get("a"),
         lambda: [*store.list("")],
+        lambda: store.delete("a"),
     ):
         with pytest.raises(NotAllowedError, match=r"roles/storage\.objectUser on gs://ours"):
             use()
-    assert server.stats()["total"]["requests"] == 4
+    probes = requests_of(server, "/storage/v1/b/ours/iam")
+    # After a 403 the bucket is asked what it grants; a 401 says already that it does not know us.
+    assert (server.stats()["total"]["requests"] - probes, probes) == (5, 5 if code == 403 else 0)
 
 
-def test_missing_credentials_are_no_permission(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+PATIENT = replace(BRIEF, refusal_s=20)
+
+
+@pytest.mark.parametrize("code", [401, 403])
+def test_young_refusal_is_waited_out(server: Server, code: int) -> None:
+    """Grants take a while to be known everywhere, and a young pod's credentials too."""
+    store = GcsStore("ours", patience=PATIENT)
+    server.add_faults({"path": "*", "fault": "status", "code": code, "probability": 0.5, "seed": 1})
+    for i in range(8):
+        store.put(f"d/{i}", BIG if i == 5 else b"%d" % i)
+    assert [info.key for info in store.list("d/")] == [f"d/{i}" for i in range(8)]
+    assert all(store.get(f"d/{i}") for i in range(8))
+    assert store.delete("d/0") is True
+    server.clear_faults()
+    assert all(generations(server, f"d/{i}") == 1 for i in (1, 2, 3, 4, 6, 7))
+
+
+def test_refusal_that_lasts_is_believed_when_the_bucket_confirms_it(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = GcsStore("ours", patience=replace(BRIEF, refusal_s=0.5))
+    server.add_faults({"path": "/upload/*", "fault": "deny_after"})
+    began = time.monotonic()
+    with pytest.raises(NotAllowedError, match=r"lacks storage\.objects\.create and needs roles/storage\.objectUser"):
+        store.put("a", b"")
+    assert time.monotonic() - began >= 0.5
+    asked = requests_of(server, "/upload/")
+    assert asked > 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "cannot write 'a' in gs://ours: permission was withdrawn; asking again for 0.5 s"
+    ]
+    with pytest.raises(NotAllowedError):
+        store.put("a", b"")
+    assert requests_of(server, "/upload/") == asked + 1  # once believed it needs no second proof
+    server.clear_faults()
+    assert store.get(store.put("a", b"back").key) == b"back"
+
+
+def test_permission_given_back_in_time_is_no_refusal(server: Server) -> None:
+    store = GcsStore("ours", patience=replace(BRIEF, refusal_s=60))
+    server.add_faults({"path": "/upload/*", "fault": "deny_after"})
+    with ThreadPoolExecutor(1) as pool:
+        put = pool.submit(store.put, "a", b"1")
+        poll(lambda: requests_of(server, "/upload/") > 2)
+        server.clear_faults()
+        assert put.result(30).size == 1
+
+
+def poll(fact: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 30
+    while not fact():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def test_object_refused_though_the_bucket_grants_all_is_that_objects_failure_alone(
+    server: Server, store: GcsStore
+) -> None:
+    server.add_faults({"path": "/upload/*/held", "fault": "deny_after"})
+    with pytest.raises(ObjectRefusedError, match=r"'held' .* grants nobody \(anonymous\) all that is needed") as caught:
+        store.put("held", b"")
+    assert (caught.value.worker_exit, caught.value.exit_code) == (WorkerExit.TASKS_FAILED, Exit.NOT_ALLOWED)
+    assert store.put("free", b"").key == "free"
+
+
+def test_refusal_is_not_believed_while_the_bucket_cannot_say_what_it_grants(server: Server) -> None:
+    store = GcsStore("ours", patience=SHORT)
+    server.add_faults(
+        {"path": "/storage/v1/b/ours/iam/testPermissions", "fault": "status", "code": 503},
+        {"path": "*", "fault": "deny_after"},
+    )
+    with pytest.raises(TransientError, match="nor can gs://ours say what it grants"):
+        store.head("a")
+
+
+LOG_IN = r"gcloud auth application-default login.*workload identity.*roles/storage\.objectUser on gs://ours"
+
+
+def test_missing_credentials_are_said_at_once_with_the_way_to_get_some(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
-    with pytest.raises(NotAllowedError, match=r"key\.json.*roles/storage\.objectUser on gs://ours"):
-        GcsStore("ours").head("a")
+    with pytest.raises(NotAllowedError, match=rf"key\.json.*{LOG_IN}") as caught:
+        GcsStore("ours", patience=Patience(refusal_s=3600)).head("a")
+    assert "\n" not in str(caught.value)
+
+
+def test_no_credentials_anywhere_are_said_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("STORAGE_EMULATOR_HOST", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    with pytest.raises(NotAllowedError, match=LOG_IN):
+        GcsStore("ours", patience=Patience(refusal_s=3600)).head("a")
 
 
 def test_bucket_that_does_not_exist_is_no_empty_store(server: Server) -> None:
@@ -240,7 +433,7 @@ def test_bucket_that_does_not_exist_is_no_empty_store(server: Server) -> None:
         lambda: store.delete("a"),
         lambda: [*store.list("")],
     ):
-        with pytest.raises(ConfigError, match="gs://nowhere"):
+        with pytest.raises(NoStoreError, match="gs://nowhere"):
             use()
 
 
@@ -249,6 +442,29 @@ def test_what_the_server_calls_malformed_is_a_wrong_request(server: Server, stor
     server.add_faults({"path": UPLOADS, "fault": "status", "code": 400, "body": {"error": error}})
     with pytest.raises(SpecError, match=r"400: Invalid argument\."):
         store.put("a", b"")
+
+
+# At the terminal.
+
+
+@pytest.mark.parametrize(
+    ("place", "fault", "code", "words"),
+    [
+        ("gs://ours/p", {"fault": "deny_after"}, Exit.NOT_ALLOWED, "roles/storage.objectUser on gs://ours"),
+        ("gs://nowhere/p", None, Exit.NOT_FOUND, "there is no bucket gs://nowhere"),
+    ],
+    ids=["refused", "no_bucket"],
+)
+def test_command_says_in_one_line_and_without_waiting_what_is_wrong(
+    server: Server, place: str, fault: dict[str, str] | None, code: int, words: str
+) -> None:
+    if fault:
+        server.add_faults({"path": "*", **fault})
+    command = [sys.executable, "-m", "runner", "list", "--store", place]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert (words in done.stderr, done.stderr.count("\n")) == (True, 1)
+    assert server.stats()["total"]["requests"] <= 2
 
 
 # On the wire.
@@ -296,9 +512,10 @@ def test_key_that_is_too_long_with_the_prefix_is_refused(store: GcsStore) -> Non
 
 def test_foreign_names_that_no_store_accepts_are_not_listed(server: Server, store: GcsStore) -> None:
     store.put("a", b"")
-    put = server._port.app.answer.__self__.objects.put
     for name in ("some/prefix/", "some/prefix/folder/", "some/prefix//x", "some/prefix/.runner/x", "some/prefixes"):
-        put("ours", name, b"", fields={}, query={})
+        query = urlencode({"uploadType": "media", "name": name})
+        answer = urllib3.request("POST", f"{server.url}/upload/storage/v1/b/ours/o?{query}", body=b"")
+        assert answer.status == 200
     assert [info.key for info in store.list("")] == ["a"]
 
 
@@ -361,4 +578,27 @@ def test_upload_of_256_mib_takes_little_memory(server: Server, tmp_path: Path) -
         for _ in range(256):
             file.write(os.urandom(1 << 20))
     done = subprocess.run([sys.executable, "-c", PUT, small, big], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 64 * 1024  # KiB
+
+
+GET = """
+import resource, sys
+from runner.store import open_object, open_store
+store = open_store("gs://ours")
+with open_object(store, store.head("big")) as source:
+    source.read(8 << 20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    while source.read(8 << 20):
+        pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_reading_256_mib_piece_by_piece_takes_little_memory(server: Server, tmp_path: Path) -> None:
+    big = tmp_path / "big"
+    with big.open("wb") as file:
+        file.truncate(256 << 20)
+    GcsStore("ours").put("big", big)
+    done = subprocess.run([sys.executable, "-c", GET], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 64 * 1024  # KiB

@@ -40,6 +40,7 @@ class Api:
     requests: list[str] = field(default_factory=list)
     bodies: list[Object] = field(default_factory=list)
     tokens: set[str] | None = None
+    allowed: set[tuple[str, str]] | None = None  # (verb, resource); None: everything
     faults: list[Fault] = field(default_factory=list)
     history: list[tuple[int, str, Object]] = field(default_factory=list)
     compacted: int = 0
@@ -132,11 +133,20 @@ class _Request(BaseHTTPRequestHandler):
             self._strike(fault)
             return
         kind, _, name = parts.path.split("/namespaces/market/")[1].partition("/")
+        asked = self._verb(name, query), f"{kind}/log" if name.endswith("/log") else kind
+        if self.api.allowed is not None and asked not in self.api.allowed:
+            self._status(403, f'{kind} is forbidden: User "ci" cannot {asked[0]} resource "{asked[1]}"')
+            return
         if fault is not None:
             self._act(kind, name, query, body, quiet=True)
             self._strike(fault)
             return
         self._act(kind, name, query, body)
+
+    def _verb(self, name: str, query: dict[str, str]) -> str:
+        if self.command == "GET":
+            return "get" if name else "watch" if "watch" in query else "list"
+        return {"POST": "create", "PATCH": "patch", "DELETE": "delete"}[self.command]
 
     do_GET = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815 the names that http.server calls
 

@@ -5,6 +5,7 @@ import stat
 import sys
 
 import pytest
+import yaml
 
 from runner.backends.kubernetes.client import Client, GoneError
 from runner.errors import ConfigError, NotAllowedError, TransientError
@@ -84,6 +85,22 @@ def test_each_verb_has_its_rule(client, api, ask, request_, rule) -> None:
     assert rule in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        'jobs.batch "a" is forbidden: exceeded quota: few, requested: count/jobs.batch=1, used: 1, limited: 1',
+        'jobs.batch "a" is forbidden: unable to create new content in namespace market because it is being terminated',
+        'admission webhook "policy.example" denied the request: no image from there',
+    ],
+)
+def test_what_admission_forbids_is_not_told_as_a_missing_right(client, api, message) -> None:
+    api.faults.append(Fault(f"POST {JOBS}", 403, message))
+    with pytest.raises(ConfigError) as caught:
+        client.create("jobs", pod("a"))
+    assert message in str(caught.value)
+    assert "Role" not in str(caught.value)
+
+
 def test_a_refusal_right_after_a_lost_connection_is_no_verdict(client, api) -> None:
     api.faults += [Fault(f"GET {PODS}", 0), Fault(f"GET {PODS}", 403)]
     for _ in range(2):
@@ -133,6 +150,62 @@ def test_a_token_that_the_server_no_longer_takes_is_fetched_anew(api, tmp_path) 
     api.tokens = {"fake-token-2"}
     assert client.list("pods").items == ()
     assert (tmp_path / "calls").read_text() == "2"
+
+
+def test_a_token_is_renewed_before_it_ends_and_not_oftener(api, tmp_path) -> None:
+    """The first token's end is past when it is asked for again, the second's is far off."""
+    plugin = tmp_path / "plugin"
+    plugin.write_text(
+        f"#!{sys.executable}\n"
+        "import json, pathlib\n"
+        f"path = pathlib.Path({str(tmp_path / 'calls')!r})\n"
+        "number = int(path.read_text() or 0) + 1 if path.exists() else 1\n"
+        "path.write_text(str(number))\n"
+        "end = '2024-08-08T00:00:00Z' if number == 1 else '2999-01-01T00:00:00Z'\n"
+        "version = 'client.authentication.k8s.io/v1'\n"
+        "status = {'token': f'fake-token-{number}', 'expirationTimestamp': end}\n"
+        "print(json.dumps({'apiVersion': version, 'kind': 'ExecCredential', 'status': status}))\n"
+    )
+    plugin.chmod(plugin.stat().st_mode | stat.S_IXUSR)
+    user = {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": str(plugin)}}
+    client = Client(kubeconfig=api.kubeconfig(tmp_path, user))
+    api.tokens = {"fake-token-2"}
+    for _ in range(3):
+        assert client.list("pods").items == ()
+    assert (tmp_path / "calls").read_text() == "2"
+    assert api.seen("GET *") == 3, "no request went with the old one"
+
+
+def test_a_context_of_another_kubeconfig_gives_way_to_the_current_one_where_that_is_allowed(api, tmp_path) -> None:
+    file = api.kubeconfig(tmp_path, {"token": "fake-token-1"})
+    assert Client(kubeconfig=file, context="elsewhere", or_current=True).context == "here"
+
+
+def test_kubectl_is_told_what_it_would_not_take_by_itself(api, tmp_path, monkeypatch) -> None:
+    file = api.kubeconfig(tmp_path, {"token": "fake-token-1"})
+    document = yaml.safe_load((tmp_path / "kubeconfig").read_text())
+    document["contexts"].append({"name": "there", "context": document["contexts"][0]["context"]})
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(document))
+    assert Client(kubeconfig=file, context="there", namespace="n").kubectl == (
+        f"kubectl --kubeconfig {file} --context there -n n"
+    )
+    assert Client(kubeconfig=file).kubectl == f"kubectl --kubeconfig {file} -n market"
+
+
+def test_clusters_are_told_apart_by_the_certificates_that_vouch_for_them(api, tmp_path) -> None:
+    file = tmp_path / "kubeconfig"
+    found = []
+    for body in ("QUJD", "QUJE"):
+        api.kubeconfig(tmp_path, {"token": "fake-token-1"})
+        document = yaml.safe_load(file.read_text())
+        pem = f"-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"
+        ca = tmp_path / f"{body}.pem"
+        ca.write_text(pem)
+        document["clusters"][0]["cluster"] = {"server": "https://127.0.0.1:9", "certificate-authority": str(ca)}
+        file.write_text(yaml.safe_dump(document))
+        found.append(Client(kubeconfig=str(file)).authorities)
+    assert [len(each) for each in found] == [1, 1]
+    assert found[0] != found[1]
 
 
 def test_a_login_that_is_not_taken_is_no_endless_loop(client, api) -> None:

@@ -71,8 +71,9 @@ def event(name, reason, message, at="2024-08-08T11:59:30Z", kind="Pod"):
     }
 
 
-def causes(one_job=None, pods=(), events=()):
-    return diagnose(Snapshot(one_job or job(), tuple(pods), tuple(events)), NOW)
+def causes(one_job=None, pods=(), events=(), *, peaks=None):
+    kubectl = f"kubectl -n {NAMESPACE}"
+    return diagnose(Snapshot(one_job or job(), tuple(pods), tuple(events)), NOW, kubectl=kubectl, peaks=peaks)
 
 
 def only(found, kind):
@@ -100,7 +101,7 @@ def test_an_image_that_cannot_be_had_is_one_cause_of_all_its_shards(reason) -> N
     assert cause.shards == (1, 4)
     assert IMAGE in cause.message
     assert "not found" in cause.message
-    assert cause.next == f"runner cancel {RUN}, then submit again with --image"
+    assert cause.next == f"runner cancel {RUN} && runner retry {RUN} --image IMAGE"
 
 
 def test_an_image_that_does_not_start_is_named() -> None:
@@ -125,14 +126,18 @@ def test_a_key_that_is_missing_in_its_secret_is_named() -> None:
     found = causes(pods=[waits], events=[event(waits["metadata"]["name"], "FailedMount", text)])
     cause = only(found, Kind.SECRET)
     assert "secret key: key" in cause.message
-    assert cause.next.startswith(f"kubectl -n {NAMESPACE} describe secret tardis-api-key")
+    # What is there stays: the key comes beside it.
+    assert cause.next == (
+        f"kubectl -n {NAMESPACE} create secret generic tardis-api-key --from-file=key=FILE --dry-run=client -o yaml "
+        f"| kubectl -n {NAMESPACE} apply -f -"
+    )
 
 
 def test_a_secret_that_a_variable_needs_is_named() -> None:
     waits = pod(0, state=waiting("CreateContainerConfigError", 'secret "bucket-key" not found'))
     assert "create secret generic bucket-key" in only(causes(pods=[waits]), Kind.SECRET).next
     waits = pod(0, state=waiting("CreateContainerConfigError", "couldn't find key hmac in Secret market/bucket-key"))
-    assert "describe secret bucket-key  # it needs the key hmac" in only(causes(pods=[waits]), Kind.SECRET).next
+    assert "create secret generic bucket-key --from-file=hmac=FILE" in only(causes(pods=[waits]), Kind.SECRET).next
 
 
 def test_a_mount_that_was_late_once_is_no_cause_of_a_pod_that_runs() -> None:
@@ -200,11 +205,19 @@ def test_a_node_that_went_silent_is_named_before_its_pods_are_deleted() -> None:
 def test_a_shard_that_waits_for_its_next_try_says_until_when(failures, at, until) -> None:
     annotations = {"batch.kubernetes.io/job-index-failure-count": str(failures)}
     cause = only(causes(pods=[pod(3, "Failed", state=terminated(75, at=at), annotations=annotations)]), Kind.BACKOFF)
-    assert cause.message == f"shard 3 ended with exit 75 and starts again at {until} UTC"
+    assert cause.message == f"ended with exit 75 and starts again at {until} UTC"
     assert cause.next == (
-        f"kubectl -n {NAMESPACE} logs -l batch.kubernetes.io/job-name={RUN},batch.kubernetes.io/job-completion-index=3"
+        f"kubectl -n {NAMESPACE} logs --tail=-1 "
+        f"-l batch.kubernetes.io/job-name={RUN},batch.kubernetes.io/job-completion-index=3"
     )
     assert cause.shards == (3,)
+
+
+def test_shards_that_wait_for_the_same_reason_are_one_cause() -> None:
+    ends = [terminated(75, at=f"2024-08-08T11:59:5{second}Z") for second in (5, 8)]
+    cause = only(causes(pods=[pod(n, "Failed", state=end) for n, end in zip((3, 8), ends, strict=True)]), Kind.BACKOFF)
+    assert cause.message == "ended with exit 75 and starts again from 12:00:05 to 12:00:08 UTC"
+    assert cause.shards == (3, 8)
 
 
 def test_a_shard_whose_next_try_has_begun_or_that_is_given_up_does_not_wait() -> None:
@@ -222,8 +235,28 @@ def test_a_shard_killed_for_memory_is_told_with_its_limit_while_it_goes_on() -> 
     cause = only(causes(pods=[killed, again]), Kind.MEMORY)
     assert cause.message == "killed for memory at its limit of 2Gi"
     assert cause.shards == (3,)
-    assert f"runner retry {RUN}" in cause.next
+    assert cause.next == f"runner wait {RUN}; runner retry {RUN} --memory 4Gi"
     assert causes(job(completedIndexes="3"), [killed]) == ()
+
+
+def test_a_shard_killed_for_memory_is_told_with_what_its_worker_last_used() -> None:
+    killed = pod(3, "Failed", state=terminated(137, "OOMKilled", at="2024-08-08T11:58:00Z"))
+    cause = only(causes(pods=[killed], peaks={killed["metadata"]["uid"]: 1_900 << 20}), Kind.MEMORY)
+    assert cause.message == "killed for memory at its limit of 2Gi, having told of 1900 MiB"
+
+
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        ("0/3 nodes are available: 3 Insufficient memory.", "--memory SIZE"),
+        ("0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.", "--placement any"),
+        ("0/3 nodes are available: 3 Insufficient cpu.", "--values FILE"),
+    ],
+)
+def test_what_fits_nowhere_is_told_with_what_to_ask_for_instead(message, change) -> None:
+    no = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    cause = only(causes(pods=[pod(0, conditions=[no])]), Kind.UNSCHEDULABLE)
+    assert cause.next.endswith(f"; to ask for less: runner cancel {RUN} && runner retry {RUN} {change}")
 
 
 def test_a_killed_child_does_not_hide_behind_exit_zero() -> None:

@@ -132,6 +132,14 @@ def test_a_refusal_to_watch_ends_the_following(client, api) -> None:
         until(watcher, lambda _: False)
 
 
+def test_a_server_that_does_not_answer_at_first_is_waited_for(client, api) -> None:
+    api.put("pods", pod(0))
+    api.faults += [Fault("GET */pods", 0), Fault("GET */jobs", 503)]
+    with Watcher(client, RUN) as watcher:
+        assert watcher.snapshot().lost
+        until(watcher, lambda s: phases(s) == {"0": "Pending"} and not s.lost)
+
+
 def test_leaving_does_not_wait_for_the_server(client, api) -> None:
     with Watcher(client, RUN) as watcher:
         until(watcher, lambda _: api.seen("WATCH *") == 3)
