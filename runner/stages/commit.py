@@ -158,7 +158,7 @@ def _newer(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
 def _inputs_of(store: Store, live: ObjectInfo) -> list[dict[str, str]]:
     """Return the list of inputs in an object's footer, an empty one where there is none of ours."""
     try:
-        with open_object(store, live) as file, pq.ParquetFile(file) as parquet:
+        with open_object(store, live) as file, pq.ParquetFile(file, pre_buffer=False) as parquet:
             found = json.loads((parquet.metadata.metadata or {}).get(b"inputs", b"[]"))
     except (pa.ArrowException, OSError, ValueError):
         return []

@@ -54,7 +54,7 @@ class StoredTicks:
         self._also: set[int] = set()
         self._file = open_object(store, info)
         try:
-            self._parquet = pq.ParquetFile(self._file)
+            self._parquet = pq.ParquetFile(self._file, pre_buffer=False)
         except (pa.ArrowException, OSError) as e:
             self._file.close()
             raise self._damaged(e) from e
