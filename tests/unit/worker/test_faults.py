@@ -230,6 +230,7 @@ FAILING = [
     Case(corrupt("unterminated"), 65, ("the last line is not ended", DAMAGED)),
     Case(corrupt("torn_row"), 65, ("the last line is not ended", DAMAGED)),
     Case(corrupt("long_line"), 65, ("a line of more than 65536 bytes", DAMAGED)),
+    Case(corrupt("blank_lines"), 65, (f"line {ROWS + 2}: not a row of binance,BTCUSDT", DAMAGED)),
     Case(corrupt("many_columns"), 65, ("a line of more than 65536 bytes", DAMAGED)),
 ]
 
