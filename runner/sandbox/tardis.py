@@ -98,7 +98,7 @@ class Server:
         self._scratch = None if options.cache else tempfile.TemporaryDirectory(prefix="runner-sandbox-")
         cache = options.cache or Path(self._scratch.name if self._scratch else "")
         self._closed = threading.Event()
-        generated = Generated(entries, cache, self._closed)
+        generated = Generated(entries, cache, self._closed, catalogue.member_files)
         bucket = Bucket(clock, options.signature_ttl_s)
         self._state = Control(clock, on_reset=(access.lock.reset, bucket.reset))
         self._host = options.host
