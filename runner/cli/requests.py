@@ -43,9 +43,11 @@ def plan(stage: Stage = None, *, force: Force = False, output: Output = "table",
     spec = given.also(stage=stage, select=selection(given.flags["select"], force=force)).spec()
     here.start_logging(spec)
     drafted = draft(spec, here.open_spec_store(spec), here.open_tardis(spec))
+    # Of millions of tasks, so only where it is printed.
+    document = documents.plan_document(drafted, spec.parallelism) if output in ("json", "yaml") else {}
     show(
         output,
-        documents.plan_document(drafted, spec.parallelism),
+        document,
         table=plans.screen(drafted, spec.parallelism),
         names=(task.id for task in drafted.plan.tasks),
     )
