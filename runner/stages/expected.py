@@ -59,9 +59,14 @@ def expect(spec: RunSpec, store: Store, tardis: Tardis, days: Iterable[date]) ->
 def expect_of(spec: RunSpec, table: InstrumentTable) -> Day:
     """Return what is expected of the day of an instrument table."""
     rows = tuple(selected(spec, table.rows))
-    taken = {group.instrument_key for group in table.groups if _takes(spec, group, rows)}
+    taken = {group.instrument_key for group in selected_groups(spec, table.groups, rows)}
     grouped = (task for task in group_tasks(table, spec.data_types) if task.key in taken)
     return Day(table.day, table, (*tasks_of(rows, spec.data_types, table.day), *grouped))
+
+
+def selected_groups(spec: RunSpec, groups: Iterable[Group], rows: Sequence[Instrument]) -> Iterator[Group]:
+    """Yield the groups that the request means, by their own name or by that of a member among the selected `rows`."""
+    return (group for group in groups if _takes(spec, group, rows))
 
 
 def selected(spec: RunSpec, rows: Iterable[Instrument]) -> Iterator[Instrument]:
