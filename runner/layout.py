@@ -43,7 +43,16 @@ def instruments(day: date) -> str:
     >>> instruments(date(2024, 8, 8))
     'instrument_availability/by_date/day-2024-08-08/instruments.parquet'
     """
-    return f"instrument_availability/by_date/day-{day}/instruments.parquet"
+    return f"{instruments_prefix()}day-{day}/instruments.parquet"
+
+
+def instruments_prefix() -> str:
+    """Return the prefix under which the instrument tables of all days lie.
+
+    >>> instruments(date(2024, 8, 8)).startswith(instruments_prefix())
+    True
+    """
+    return "instrument_availability/by_date/"
 
 
 @lru_cache(maxsize=1 << 12)

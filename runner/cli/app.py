@@ -20,7 +20,10 @@ _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 @dataclass(frozen=True, slots=True)
 class _Command:
-    """Where a command is: `functions` of module runner.cli.`module`, one, or one for each subcommand of a group."""
+    """Where a command is: `functions` of module runner.cli.`module`, one, or one for each subcommand of a group.
+
+    A subcommand has the first word of its function's name.
+    """
 
     module: str
     functions: tuple[str, ...]
@@ -43,6 +46,12 @@ COMMANDS: Mapping[str, _Command] = {
     "cancel": _Command("runs", ("cancel",), "Stop a run; what is done stays."),
     "clean": _Command("runs", ("clean",), "Remove the records of a finished run, never its data."),
     "explain": _Command("checks", ("explain",), "Tell why an object is, or is not, in the store."),
+    "instruments": _Command(
+        "instruments",
+        ("list_instruments", "show_instrument", "changes_of_instruments"),
+        "What the store's instrument tables list, and how days differ.",
+        is_group=True,
+    ),
     "config": _Command("config", ("config",), "Show every setting, its value and where it comes from."),
     "sandbox": _Command(
         "sandbox", ("tardis", "gcs"), "Stand-ins for the outside, for tests and trials.", is_group=True
@@ -69,7 +78,8 @@ def load(name: str) -> Any:
         program.callback(help=entry.help)(_group)
     epilogs: Mapping[str, str] = getattr(module, "EPILOGS", {})
     for function in entry.functions:
-        program.command(function if entry.is_group else name, epilog=epilogs.get(function))(getattr(module, function))
+        called = function.partition("_")[0] if entry.is_group else name
+        program.command(called, epilog=epilogs.get(function))(getattr(module, function))
     return get_command(program)
 
 

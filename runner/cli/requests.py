@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from runner import task
 from runner.backends.kubernetes.values import Layer
 from runner.backends.sight import Sight
 from runner.cli import dry, follow, here
@@ -25,7 +26,10 @@ from runner.runs import submit as submit_run
 from runner.spec import Backend, RunSpec
 from runner.store import Store
 
-Stage = Annotated[str | None, typer.Argument(metavar="[STAGE]", help="download or validate.", show_default=False)]
+Stage = Annotated[
+    str | None,
+    typer.Argument(metavar="[STAGE]", help=f"{', '.join(task.Stage)}. Default: download.", show_default=False),
+]
 Force = Annotated[bool, typer.Option("--force", "--force-download", help="Do everything again: --select all.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Follow a cluster's run to its end and return its verdict.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or the beginning of it.", show_default=False)]
@@ -39,9 +43,11 @@ def plan(stage: Stage = None, *, force: Force = False, output: Output = "table",
     spec = given.also(stage=stage, select=selection(given.flags["select"], force=force)).spec()
     here.start_logging(spec)
     drafted = draft(spec, here.open_spec_store(spec), here.open_tardis(spec))
+    # Of millions of tasks, so only where it is printed.
+    document = documents.plan_document(drafted, spec.parallelism) if output in ("json", "yaml") else {}
     show(
         output,
-        documents.plan_document(drafted, spec.parallelism),
+        document,
         table=plans.screen(drafted, spec.parallelism),
         names=(task.id for task in drafted.plan.tasks),
     )

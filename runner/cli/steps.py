@@ -38,6 +38,8 @@ def next_step(record: RunRecord, status: RunStatus, code: Exit, given: Given) ->
         return _command("submit", stage, *selection(record.request), *places(given, "submit"), *_backend(record, given))
     if code is Exit.NOT_ALLOWED:
         return "correct the key in TARDIS_API_KEY or TARDIS_API_KEY_FILE, then submit again"
+    if stage == Stage.INSTRUMENTS and code is Exit.DONE:
+        return _command("instruments", "list", *pasted(given, ("store",)))
     if stage == Stage.VALIDATE or code is Exit.DONE:
         whole = code is Exit.DONE and stage == Stage.VALIDATE
         return None if whole else _command("validate", *_what(record.request), *places(given, "validate"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from itertools import chain
 from typing import Any
@@ -148,6 +148,23 @@ def _candle_tasks(spec: RunSpec, store: Store, tardis: Tardis, days: tuple[date,
     return tasks
 
 
+def _availability_tasks(spec: RunSpec, store: Store, tardis: Tardis, days: tuple[date, ...]) -> Iterator[Task]:
+    # Of each day only what tells that something matches: its tasks are not done here.
+    found = [replace(day, tasks=_one_of_each_venue(day.tasks)) for day in expected.expect(spec, store, tardis, days)]
+    expected.refuse_nothing(spec, found)
+    return _day_tasks(spec, store, tardis, days)
+
+
+def _one_of_each_venue(tasks: Iterable[Task]) -> tuple[Task, ...]:
+    return tuple({_venue(task.key): task for task in tasks}.values())
+
+
+def _day_tasks(spec: RunSpec, store: Store, tardis: Tardis, days: tuple[date, ...]) -> Iterator[Task]:
+    """Yield a task for each whole day."""
+    del store, tardis
+    return (Task(spec.stage, day, "*", (str(spec.stage),)) for day in days)
+
+
 @dataclass(frozen=True, slots=True)
 class _Planning:
     """How a stage's request becomes tasks: all of them, and those that the store lacks (None: always all)."""
@@ -157,6 +174,8 @@ class _Planning:
 
 
 _STAGES: Mapping[Stage, _Planning] = {
+    Stage.INSTRUMENTS: _Planning(_day_tasks),
+    Stage.AVAILABILITY: _Planning(_availability_tasks),
     Stage.DOWNLOAD: _Planning(_download_tasks, outputs.missing),
     Stage.CANDLES: _Planning(_candle_tasks, sealing.missing),
     Stage.VALIDATE: _Planning(_validate_tasks),

@@ -22,6 +22,7 @@ from typing import Any
 from runner.errors import SpecError
 from runner.sandbox.clock import Clock
 from runner.sandbox.kinds import symbol_type
+from runner.sandbox.merged import GROUPS
 
 _SUFFIX = ".csv.gz"
 # Symbols may be in any script, but none is a path or hidden.
@@ -40,8 +41,8 @@ class _Span:
     first: date = date.max
     last: date = date.min
 
-    def add(self, data_type: str, first: date, last: date) -> None:
-        self.data_types.add(data_type)
+    def add(self, data_types: tuple[str, ...], first: date, last: date) -> None:
+        self.data_types.update(data_types)
         self.first, self.last = min(self.first, first), max(self.last, last)
 
 
@@ -138,6 +139,13 @@ class Catalogue:
         path = self.data / exchange / data_type / f"{day:%Y/%m/%d}" / f"{symbol}{_SUFFIX}"
         return path if path.is_file() else None
 
+    def member_files(self, exchange: str, data_type: str, day: date, group: str) -> list[Path]:
+        """Return the day files of a group's members."""
+        kind, _ = GROUPS[group]
+        members = (name for name in sorted(self.offered(exchange)) if symbol_type(exchange, name) == kind)
+        files = (self.file(exchange, data_type, day, name) for name in members if name not in GROUPS)
+        return list(dict.fromkeys(path for path in files if path is not None))
+
     def has_hole(self, exchange: str, data_type: str, day: date, symbol: str) -> bool:
         """Say whether a day without a file is one that should have it.
 
@@ -203,12 +211,11 @@ class Catalogue:
         spans: dict[str, _Span] = {}
         for days in self._generated:
             for symbol in days.symbols if days.exchange == exchange else ():
-                for data_type in days.data_types:
-                    spans.setdefault(symbol, _Span()).add(data_type, days.first, days.last)
+                spans.setdefault(symbol, _Span()).add(days.data_types, days.first, days.last)
         for data_type, day, names in found:
             for name in names:
                 if name.endswith(_SUFFIX):
-                    spans.setdefault(name.removesuffix(_SUFFIX), _Span()).add(data_type, day, day)
+                    spans.setdefault(name.removesuffix(_SUFFIX), _Span()).add((data_type,), day, day)
         return spans
 
     def _days(self, exchange: str, data_types: list[str] | None) -> Iterator[_Found]:

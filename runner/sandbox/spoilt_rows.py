@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 _DAY_US = 86_400_000_000
-_LONG_LINE_BYTES = 100_000_000
+_LONG_BYTES = 100_000_000
 _COLUMNS = 10_000_000
 _TIMES = (b"timestamp", b"local_timestamp")
 
@@ -125,7 +125,8 @@ ROW_KINDS: Mapping[str, tuple[str, Change]] = {
     "next_day": ("the last row a day later", _times(lambda us: us + _DAY_US, _LAST)),
     "unsorted": ("the last row stands in the middle", _last_row_early),
     "duplicate_ids": ("a row stands there twice", _doubled),
-    "long_line": ("100 MB without a line end", lambda lines: _joined(lines) + b"1" * _LONG_LINE_BYTES),
+    "long_line": ("100 MB without a line end", lambda lines: _joined(lines) + b"1" * _LONG_BYTES),
+    "blank_lines": ("100 MB of empty lines", lambda lines: _joined(lines) + b"\n" * _LONG_BYTES),
     "many_columns": ("10 million columns", lambda lines: _joined([each + b"," * _COLUMNS for each in lines[:2]])),
 }
 """Kind to what it is, and how the lines change."""

@@ -96,7 +96,7 @@ class Server(Running):
         egress = Egress.parse(options.egress)
         entries = read_spec(options.generate)
         catalogue = Catalogue(options.data, tuple(entry.offered for entry in entries), clock)
-        generated = Generated(entries, options.cache or self._scratch(), self._closed)
+        generated = Generated(entries, options.cache or self._scratch(), self._closed, catalogue.member_files)
         store = self._listen(options.bucket_port, App(self._state, bucket.answer, bucket.label, egress.address))
         datasets, api = Datasets(access, catalogue, generated, options.checksums), Api(access, catalogue, clock)
         site = _Site(options, datasets, api, bucket, store.number)

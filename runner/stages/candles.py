@@ -6,50 +6,71 @@ Reads the store alone. Whoever made less than is there, or of other ticks than t
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from runner import ledger
 from runner.errors import ConfigError, IncompleteError, NotFoundError, PreconditionError, TransientError
 from runner.stages.commit import Mode, StaleError, commit_candles
 from runner.stages.convert import Subject
 from runner.stages.derived import candle_objects
-from runner.stages.inputs import Inputs, candle_keys, inputs, made_of
+from runner.stages.inputs import WITH_ROWS, Input, Inputs, inputs, made_of, pieces
 from runner.stages.sealing import current, entry
 from runner.stages.tables import Made, Tables
 from runner.stages.tools import Tools
 from runner.task import Entry, Fact, Outcome, Task
 
 _ATTEMPTS = 5
+_GRAVITY = {Outcome.FAILED: 3, Outcome.PENDING: 2, Outcome.DONE: 1}
 
 
 def run(task: Task, data_type: str, tools: Tools) -> Entry:
     """Make and commit the candles of one data type of a task; return its settled, pending or failed entry."""
-    if task.source is None:
-        raise ConfigError(f"{task.id}: the plan names no source for this task; submit the request anew")
-    subject, started = Subject(task, data_type, task.source), time.monotonic()
+    subjects = pieces(task, data_type)
+    if not subjects:
+        raise ConfigError(f"{task.id}: the plan asks for candles of {data_type}, which has none; submit anew")
+    started = time.monotonic()
+    entries = [_piece(subject, tools) for subject in subjects]
+    seconds = round(time.monotonic() - started, 3)
+    worst = max(entries, key=lambda entry: _GRAVITY.get(entry.outcome, 0))
+    facts = _summed(entries) if worst.outcome.settled else worst.facts
+    return Entry(task.id, data_type, worst.outcome, {**facts, "seconds": seconds})
+
+
+def _summed(entries: Sequence[Entry]) -> dict[str, Fact]:
+    """Return the facts of all pieces: sealed are all of them or none, written is any."""
+    if len(entries) == 1:
+        return dict(entries[0].facts)
+    return {
+        "bytes": sum(int(e.facts["bytes"] or 0) for e in entries),
+        "sealed": all(e.facts["sealed"] for e in entries),
+        "written": any(e.facts["written"] for e in entries),
+        "parts": len(entries),
+    }
+
+
+def _piece(subject: Subject, tools: Tools) -> Entry:
+    task, data_type = subject.task, subject.data_type
     for _ in range(_ATTEMPTS):
-        given = inputs(task, data_type, tools.store.head)
-        if (refused := _refused(task, data_type, given, tools)) is not None:
+        given = inputs(subject, tools.store.head)
+        if (refused := _refused(subject, given, tools)) is not None:
             return refused
-        if tools.mode is Mode.KEEP and (there := current(task, data_type, given, tools.store.head)) is not None:
+        if tools.mode is Mode.KEEP and (there := current(subject, given, tools.store.head)) is not None:
             return entry(task, data_type, there, written=False)
         try:
             made = Tables(tools.store, subject.bars, given).made(data_type)
             facts = _commit(subject, given, made, tools)
         except (StaleError, PreconditionError, NotFoundError):
             continue  # ticks were replaced while they were read
-        seconds = round(time.monotonic() - started, 3)
-        return Entry(task.id, data_type, _outcome(given, task, data_type, made), {**facts, "seconds": seconds})
+        return Entry(task.id, data_type, _outcome(given.on(data_type, task.day), made), facts)
     raise TransientError(f"{task.id} {data_type}: its ticks changed {_ATTEMPTS} times while they were read; try again")
 
 
-def _refused(task: Task, data_type: str, given: Inputs, tools: Tools) -> Entry | None:
+def _refused(subject: Subject, given: Inputs, tools: Tools) -> Entry | None:
     """Return the entry that says why there are no candles yet, None where there may be."""
-    for name in made_of(data_type):
-        if given.on(name, task.day).settled:
-            continue
-        if (entry := _unsettled(task, data_type, name, tools)) is not None:
-            return entry
-    return None
+    task, data_type = subject.task, subject.data_type
+    unsettled = (name for name in made_of(data_type) if not given.on(name, task.day).settled)
+    refused = (_unsettled(task, data_type, name, tools) for name in unsettled)
+    return next((each for each in refused if each is not None), None)
 
 
 def _unsettled(task: Task, data_type: str, name: str, tools: Tools) -> Entry | None:
@@ -70,22 +91,20 @@ def _unsettled(task: Task, data_type: str, name: str, tools: Tools) -> Entry | N
     return ledger.failure(blank, IncompleteError(f"{task.key} has no {data_type} candles on {task.day} yet: {why}"))
 
 
-def _outcome(given: Inputs, task: Task, data_type: str, made: Made) -> Outcome:
+def _outcome(own: Input, made: Made) -> Outcome:
     """Return done where there are rows on the day, whichever file they came in; else what is known of its own file."""
-    own = given.on(data_type, task.day)
-    if own.used:
+    if Outcome(own.outcome) in WITH_ROWS:
         return Outcome.DONE if made.rows.inside else Outcome.EMPTY
-    return Outcome(own.state)
+    return Outcome(own.outcome)
 
 
 def _commit(subject: Subject, given: Inputs, made: Made, tools: Tools) -> dict[str, Fact]:
-    task, data_type = subject.task, subject.data_type
-    tables = {key: made.tables[timeframe] for timeframe, key in candle_keys(task, data_type).items()}
-    outcome = str(_outcome(given, task, data_type, made))
-    objects = candle_objects(task, data_type, tables, given, facts={"outcome": outcome, "ticks": str(made.rows.inside)})
+    own = given.on(subject.data_type, subject.task.day)
+    facts = {"outcome": str(_outcome(own, made)), "ticks": str(made.rows.inside)}
+    objects = candle_objects(subject, made.tables, given, facts)
 
     def still() -> bool:
-        return inputs(task, data_type, tools.store.head) == given
+        return inputs(subject, tools.store.head) == given
 
     written = commit_candles(tools.store, objects, given, still=still, mode=tools.mode)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -82,9 +82,7 @@ def _commit(subject: Subject, files: Sequence[Ticks], tools: Tools) -> dict[str,
         for key in ticks.candles:
             body, metadata = candle_object(ticks, key=key)
             commit(tools.store, key, body, metadata, mode=tools.mode)
-    done = [
-        commit(tools.store, ticks.subject.ticks_key, ticks.path, ticks.metadata, mode=tools.mode) for ticks in files
-    ]
+    done = [commit(tools.store, ticks.subject.ticks_key, ticks.path, _told(ticks), mode=tools.mode) for ticks in files]
     spans, last = [ticks.span for ticks in files], files[-1]
     return {
         "rows": sum(span.rows for span in spans),
@@ -98,6 +96,12 @@ def _commit(subject: Subject, files: Sequence[Ticks], tools: Tools) -> dict[str,
         **last.oddities,
         **_parts(subject, files),
     }
+
+
+def _told(ticks: Ticks) -> Mapping[str, str]:
+    """Return the facts that go with the object: what is strange in it too, where anything is."""
+    strange = " ".join(f"{name}={count}" for name, count in ticks.oddities.items())
+    return {**ticks.metadata, **({"oddities": strange} if strange else {})}
 
 
 def _parts(subject: Subject, files: Sequence[Ticks]) -> dict[str, Fact]:

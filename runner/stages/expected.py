@@ -52,11 +52,21 @@ def days_of(spec: RunSpec, tardis: Tardis) -> tuple[date, ...]:
 
 def expect(spec: RunSpec, store: Store, tardis: Tardis, days: Iterable[date]) -> Iterator[Day]:
     """Yield what is expected of each day. Writes a day's instrument table when it is missing."""
-    for day, table in instrument_tables(store, tardis, days):
-        rows = tuple(selected(spec, table.rows))
-        taken = {group.instrument_key for group in table.groups if _takes(spec, group, rows)}
-        grouped = (task for task in group_tasks(table, spec.data_types) if task.key in taken)
-        yield Day(day, table, (*tasks_of(rows, spec.data_types, day), *grouped))
+    for _, table in instrument_tables(store, tardis, days):
+        yield expect_of(spec, table)
+
+
+def expect_of(spec: RunSpec, table: InstrumentTable) -> Day:
+    """Return what is expected of the day of an instrument table."""
+    rows = tuple(selected(spec, table.rows))
+    taken = {group.instrument_key for group in selected_groups(spec, table.groups, rows)}
+    grouped = (task for task in group_tasks(table, spec.data_types) if task.key in taken)
+    return Day(table.day, table, (*tasks_of(rows, spec.data_types, table.day), *grouped))
+
+
+def selected_groups(spec: RunSpec, groups: Iterable[Group], rows: Sequence[Instrument]) -> Iterator[Group]:
+    """Yield the groups that the request means, by their own name or by that of a member among the selected `rows`."""
+    return (group for group in groups if _takes(spec, group, rows))
 
 
 def selected(spec: RunSpec, rows: Iterable[Instrument]) -> Iterator[Instrument]:

@@ -14,8 +14,10 @@ from functools import cached_property
 
 from runner import layout
 from runner.ledger import canonical, sha256
-from runner.market.names import TIMEFRAMES, book_depth
+from runner.market.names import OPTIONS_CHAIN, book_depth, is_group
 from runner.stages import content
+from runner.stages.convert import Subject
+from runner.stages.split import parts_of
 from runner.store import ObjectInfo
 from runner.task import Outcome, Task
 
@@ -36,15 +38,18 @@ def made_of(data_type: str) -> tuple[str, ...]:
     """
     if data_type == TRADES:
         return TRADES, TICKER, LIQUIDATIONS
-    return () if book_depth(data_type) is None else (data_type,)
+    return (data_type,) if data_type == OPTIONS_CHAIN or book_depth(data_type) is not None else ()
 
 
-def candle_keys(task: Task, data_type: str) -> dict[str, str]:
-    """Return the key of each candle object of a (task, data type), by timeframe."""
-    depth = book_depth(data_type)
-    if depth is None:
-        return {timeframe: layout.candles(task.day, timeframe, task.key) for timeframe in TIMEFRAMES}
-    return {timeframe: layout.book_candles(task.day, depth, timeframe, task.key) for timeframe in TIMEFRAMES}
+def pieces(task: Task, data_type: str) -> tuple[Subject, ...]:
+    """Return what has candles of its own in a (task, data type): an instrument, or each underlying of an options chain.
+
+    None where no candles come of it, as of a group's trades.
+    """
+    if task.source is None or not made_of(data_type) or (is_group(task.key) and data_type != OPTIONS_CHAIN):
+        return ()
+    subject = Subject(task, data_type, task.source)
+    return parts_of(subject) if data_type == OPTIONS_CHAIN else (subject,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,12 @@ class Input:
     day: date
     state: str
     info: ObjectInfo | None = field(default=None, compare=False)
+
+    @property
+    def outcome(self) -> str:
+        """Return the outcome that its metadata tells, `done` where they are another writer's."""
+        told = self.info.metadata.get("outcome") if self.info is not None else self.state
+        return told if told in content.OUTCOMES else str(Outcome.DONE)
 
     @property
     def settled(self) -> bool:
@@ -81,7 +92,10 @@ class Inputs:
     @cached_property
     def document(self) -> list[dict[str, str]]:
         """Return the list as JSON values."""
-        return [{"data_type": f.data_type, "day": str(f.day), "state": f.state} for f in self.files]
+        return [
+            {"data_type": f.data_type, "day": str(f.day), "digest" if f.has_rows else "outcome": f.state}
+            for f in self.files
+        ]
 
     @cached_property
     def hash(self) -> str:
@@ -105,50 +119,60 @@ class Inputs:
 
     def within(self, other: Sequence[Mapping[str, str]]) -> bool:
         """Tell whether another list knows all that this one knows, and more."""
-        theirs = {(o.get("data_type"), o.get("day")): o.get("state") for o in other}
-        ours = {(o["data_type"], o["day"]): o["state"] for o in self.document}
-        known = {name: state for name, state in ours.items() if state != ABSENT}
+        theirs = {(o.get("data_type"), o.get("day")): o.get("digest") or o.get("outcome") for o in other}
+        known = {(f.data_type, str(f.day)): f.state for f in self.files if f.settled}
         if any(theirs.get(name) != state for name, state in known.items()):
             return False
         return any(state not in (None, ABSENT) for name, state in theirs.items() if name not in known)
 
 
-def inputs(task: Task, data_type: str, find: Find) -> Inputs:
-    """Return what the candles of a (task, data type) would be made of now.
+def inputs(subject: Subject, find: Find) -> Inputs:
+    """Return what the candles of a subject would be made of now.
 
     The days beside are of interest only where the type is used on the day itself; a day outside the listing is settled.
+    Option features go by the clock that day files are cut by: they are made of the day's own file alone.
     """
-    return Inputs(tuple(_files(task, data_type, find)))
+    if subject.data_type == OPTIONS_CHAIN:
+        return Inputs((_own(subject, find),))
+    return Inputs(tuple(_files(subject, find)))
 
 
-def _files(task: Task, data_type: str, find: Find) -> Iterator[Input]:
-    for name in made_of(data_type):
-        here = _input(task, name, task.day, find)
+def _own(subject: Subject, find: Find) -> Input:
+    info, day = find(subject.ticks_key), subject.task.day
+    return Input(OPTIONS_CHAIN, day, ABSENT if info is None else _content(info), info)
+
+
+def _files(subject: Subject, find: Find) -> Iterator[Input]:
+    day = subject.task.day
+    for name in made_of(subject.data_type):
+        here = _input(subject, name, day, find)
         if not here.used:
             yield here
             continue
-        yield _input(task, name, task.day - timedelta(days=1), find)
+        yield _input(subject, name, day - timedelta(days=1), find)
         yield here
-        yield _input(task, name, task.day + timedelta(days=1), find)
+        yield _input(subject, name, day + timedelta(days=1), find)
 
 
-def _input(task: Task, data_type: str, day: date, find: Find) -> Input:
-    info = find(layout.ticks(day, data_type, task.key))
+def _input(subject: Subject, data_type: str, day: date, find: Find) -> Input:
+    info = find(layout.ticks(day, data_type, subject.key))
     if info is not None:
         return Input(data_type, day, _state(info), info)
-    return Input(data_type, day, ABSENT if _listed(task, day) else str(Outcome.NOT_AVAILABLE))
+    return Input(data_type, day, ABSENT if _listed(subject, day) else str(Outcome.NOT_AVAILABLE))
 
 
 def _state(info: ObjectInfo) -> str:
     outcome = info.metadata.get("outcome")
     if outcome in content.OUTCOMES and outcome != Outcome.DONE:
         return str(outcome)
+    return _content(info)
+
+
+def _content(info: ObjectInfo) -> str:
     # Another writer's file has no digest in its metadata: its bytes are its identity.
     return info.metadata.get("digest") or f"crc32c:{info.crc32c:08x}"
 
 
-def _listed(task: Task, day: date) -> bool:
-    source = task.source
-    if source is None or (source.listed_from is not None and day < source.listed_from):
-        return source is None
-    return source.listed_to is None or day < source.listed_to
+def _listed(subject: Subject, day: date) -> bool:
+    first, end = subject.source.listed_from, subject.source.listed_to
+    return (first is None or first <= day) and (end is None or day < end)

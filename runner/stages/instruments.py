@@ -1,16 +1,17 @@
-"""Instrument tables: which instruments are listed on a day, by the catalogues of all our exchanges, in the store.
+"""Stage instruments: which instruments are listed on a day, by the catalogues of all our exchanges, as a table.
 
 A table is a fact about a day once all its exchanges have exported that day; before, it is provisional and gives way to
-what a later catalogue says. Each exchange is judged on its own, and a settled exchange's rows are never changed.
+what a later catalogue says. Each exchange is judged on its own, and a settled exchange's rows are never changed, unless
+a run of the stage selects all: then what the live catalogues list is made anew.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import date
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from runner import layout
 from runner.errors import ConfigError, ConflictError, NotFoundError, PreconditionError, SourceError
@@ -18,16 +19,24 @@ from runner.market.groups import Group
 from runner.market.names import GROUPS
 from runner.market.reference import contract_terms
 from runner.market.symbols import VENUES, Availability, Instrument, Unparsed, is_instrument, parse_symbol
+from runner.stages.commit import Mode
 from runner.stages.instrument_file import InstrumentTable, object_metadata, read_table, table_bytes
 from runner.store import ABSENT, Store
 from runner.tardis.catalogue import Catalogue, ListedSymbol, parse_exchange
+from runner.task import Entry, Outcome, Task
+
+if TYPE_CHECKING:
+    from runner.stages.tools import Tools
 
 __all__ = [
     "CatalogueSource",
+    "Catalogues",
     "InstrumentTable",
     "day_instruments",
     "instrument_tables",
     "read_instruments",
+    "run",
+    "table_of",
 ]
 
 _ATTEMPTS = 5
@@ -43,6 +52,16 @@ class CatalogueSource(Protocol):
     def exchange(self, exchange: str, /) -> dict[str, Any]:
         """Return `GET /exchanges/:id`."""
         ...
+
+
+def run(task: Task, data_type: str, tools: Tools) -> Entry:
+    """Write the table of a day, or refresh what is provisional in it; where all is selected, make it anew."""
+    before = tools.store.head(layout.instruments(task.day))
+    table = table_of(tools.store, tools.catalogues, task.day, anew=tools.mode is Mode.REPLACE)
+    after = tools.store.head(layout.instruments(task.day))
+    facts = {"rows": len(table.rows), "groups": len(table.groups), "unparsed": len(table.unparsed)}
+    provisional = any(until <= task.day for until in table.exported_until.values())
+    return Entry(task.id, data_type, Outcome.DONE, {**facts, "provisional": provisional, "written": before != after})
 
 
 def day_instruments(store: Store, tardis: CatalogueSource, day: date) -> InstrumentTable:
@@ -61,9 +80,9 @@ def instrument_tables(
     out. Raises what `tardis` raises when the source cannot be read, so that no partial table is ever committed, and
     ConfigError when two symbols share a key.
     """
-    catalogues = _Catalogues(tardis)
+    catalogues = Catalogues(tardis)
     for day in days:
-        yield day, _settle(store, catalogues, day)
+        yield day, table_of(store, catalogues, day)
 
 
 def read_instruments(store: Store, day: date) -> InstrumentTable | None:
@@ -74,32 +93,33 @@ def read_instruments(store: Store, day: date) -> InstrumentTable | None:
     return _stored(store, day)[1]
 
 
-@dataclass
-class _Catalogues:
-    """The catalogues of our exchanges, each asked for and parsed once."""
+class Catalogues:
+    """The catalogues of our exchanges, each asked for and parsed once, whatever the threads that want it."""
 
-    tardis: CatalogueSource
-
-    def __post_init__(self) -> None:
+    def __init__(self, tardis: CatalogueSource) -> None:
+        self._tardis = tardis
+        self._lock = threading.RLock()
         self._listed: tuple[str, ...] | None = None
         self._read: dict[str, _Exchange | None] = {}
 
     def listed(self) -> tuple[str, ...]:
         """Return those of our exchanges that the source lists with day files."""
-        if self._listed is None:
-            answer = self.tardis.exchanges()
-            ids = {item.get("id") for item in answer if item.get("supportsDatasets", True)}
-            self._listed = tuple(venue.exchange for venue in VENUES if venue.exchange in ids)
-        return self._listed
+        with self._lock:
+            if self._listed is None:
+                answer = self._tardis.exchanges()
+                ids = {item.get("id") for item in answer if item.get("supportsDatasets", True)}
+                self._listed = tuple(venue.exchange for venue in VENUES if venue.exchange in ids)
+            return self._listed
 
     def of(self, exchange: str) -> _Exchange | None:
         """Return what an exchange lists, None where the source lists the exchange but does not know it."""
-        if exchange not in self._read:
-            try:
-                self._read[exchange] = _Exchange(parse_exchange(self.tardis.exchange(exchange)))
-            except (ConfigError, NotFoundError, SourceError):
-                self._read[exchange] = None
-        return self._read[exchange]
+        with self._lock:
+            if exchange not in self._read:
+                try:
+                    self._read[exchange] = _Exchange(parse_exchange(self._tardis.exchange(exchange)))
+                except (ConfigError, NotFoundError, SourceError):
+                    self._read[exchange] = None
+            return self._read[exchange]
 
 
 class _Exchange:
@@ -133,11 +153,16 @@ class _Exchange:
         return of.listed_from.toordinal(), (of.listed_to or date.max).toordinal(), found
 
 
-def _settle(store: Store, catalogues: _Catalogues, day: date) -> InstrumentTable:
+def table_of(store: Store, catalogues: Catalogues, day: date, *, anew: bool = False) -> InstrumentTable:
+    """Return the table of a day, as `instrument_tables` does.
+
+    `anew` takes everything from the live catalogues, settled or not; exchanges that the source lists no more, or no
+    longer knows, keep their rows.
+    """
     key = layout.instruments(day)
     for _ in range(_ATTEMPTS):
         generation, stored = _stored(store, day)
-        table = _newest(stored, catalogues, day)
+        table = _newest(stored, catalogues, day, anew=anew)
         if table == stored:
             return table
         try:
@@ -159,9 +184,9 @@ def _stored(store: Store, day: date) -> tuple[str, InstrumentTable | None]:
         return ABSENT, None
 
 
-def _newest(stored: InstrumentTable | None, catalogues: _Catalogues, day: date) -> InstrumentTable:
+def _newest(stored: InstrumentTable | None, catalogues: Catalogues, day: date, *, anew: bool) -> InstrumentTable:
     """Return the table of each exchange's newest facts: the stored ones where settled, else the live catalogue's."""
-    kept = dict(stored.exported_until) if stored else {}
+    kept = dict(stored.exported_until) if stored and not anew else {}
     asked = [exchange for exchange in catalogues.listed() if not day < kept.get(exchange, date.min)]
     fresh = [e for e in map(catalogues.of, asked) if e and e.exported_until >= kept.get(e.name, date.min)]
     if stored is None:

@@ -136,9 +136,10 @@ def _explain(grounds: Grounds, row: Instrument | Group) -> Explanation:
     known = grounds.reasons.of(day, row.instrument_key, data_type)
     by = f", by {known[0]}" if known else ""
     parts = f", by underlying: {', '.join(task.parts)}" if len(task.parts) > 1 else ""
-    said = grounds.found[key].metadata.get("proof")
-    proof = f", the source said: {said}" if said else ""
-    facts = f"{entry.outcome}, {entry.facts.get('rows')} rows{parts}{by}{proof}{_seal(grounds, task)}"
+    metadata = grounds.found[key].metadata
+    proof = f", the source said: {metadata['proof']}" if "proof" in metadata else ""
+    strange = f"; kept as they came: {metadata['oddities']}" if "oddities" in metadata else ""
+    facts = f"{entry.outcome}, {entry.facts.get('rows')} rows{parts}{by}{proof}{strange}{_seal(grounds, task)}"
     return Explanation(data_type, key, "present", facts)
 
 

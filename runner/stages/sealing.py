@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from runner import layout
 from runner.market.schema import SCHEMA_VERSION
 from runner.stages import content
+from runner.stages.convert import Subject
 from runner.stages.expected import Day
-from runner.stages.inputs import Find, Inputs, candle_keys, inputs, made_of
+from runner.stages.inputs import Find, Inputs, inputs, made_of, pieces
 from runner.store import ObjectInfo, Store
 from runner.task import Entry, Fact, Outcome, Stage, Task
 
@@ -47,25 +48,35 @@ def seals(tasks: Iterable[Task], data_type: str, find: Find) -> Seals:
     """Return what is true of the candles of one data type of these tasks."""
     sealed, stale = [], []
     for task in tasks:
-        there = current(task, data_type, inputs(task, data_type, find), find)
+        there = held(task, data_type, find)
         if there is not None:
             sealed += [task.key] if all(info.metadata.get("sealed") == "true" for info in there) else []
-        elif any(_by_stage(info) for key in candle_keys(task, data_type).values() if (info := find(key)) is not None):
+        elif any(_by_stage(info) for subject in pieces(task, data_type) for info in _objects(subject, find)):
             stale.append(task.key)
     return Seals(tuple(sealed), tuple(stale))
 
 
-def current(task: Task, data_type: str, given: Inputs, find: Find) -> Sequence[ObjectInfo] | None:
-    """Return the candle objects of a (task, data type) when all are made of exactly these inputs, else None."""
-    there = []
-    for key in candle_keys(task, data_type).values():
-        info = find(key)
-        if info is None or not _by_stage(info) or info.metadata.get("inputs") != given.hash:
-            return None
-        if info.metadata.get("schema") != str(SCHEMA_VERSION):
-            return None
-        there.append(info)
-    return there
+def held(task: Task, data_type: str, find: Find) -> Sequence[ObjectInfo] | None:
+    """Return the candle objects of a (task, data type) when all are made of the ticks as they are now, else None."""
+    found = [current(subject, inputs(subject, find), find) for subject in pieces(task, data_type)]
+    there = [info for infos in found for info in infos or ()]
+    return None if not found or None in found else there
+
+
+def current(subject: Subject, given: Inputs, find: Find) -> Sequence[ObjectInfo] | None:
+    """Return the candle objects of a subject when all are made of exactly these inputs, else None."""
+    there = _objects(subject, find)
+    whole = len(there) == len(subject.derived)
+    return there if whole and all(_made_of(info, given) for info in there) else None
+
+
+def _objects(subject: Subject, find: Find) -> Sequence[ObjectInfo]:
+    return [info for key in subject.derived.values() if (info := find(key)) is not None]
+
+
+def _made_of(info: ObjectInfo, given: Inputs) -> bool:
+    meta = info.metadata
+    return meta.get("inputs") == given.hash and meta.get("schema") == str(SCHEMA_VERSION)
 
 
 def _by_stage(info: ObjectInfo) -> bool:
@@ -77,7 +88,7 @@ def candle_tasks(store: Store, days: Iterable[Day]) -> Iterator[Task]:
     listing = Listing(store)
     for day in days:
         for task in day.tasks:
-            if types := tuple(name for name in task.data_types if made_of(name)):
+            if types := tuple(name for name in task.data_types if pieces(task, name)):
                 yield _sized(replace(task, stage=Stage.CANDLES, data_types=types), listing.find)
 
 
@@ -86,17 +97,17 @@ def missing(store: Store, tasks: Iterable[Task]) -> tuple[Task, ...]:
     listing = Listing(store)
     found = (
         replace(task, data_types=types)
-        for task, held in _held(tasks, listing.find)
-        if (types := tuple(name for name in task.data_types if name not in held))
+        for task, there in _all_held(tasks, listing.find)
+        if (types := tuple(name for name in task.data_types if name not in there))
     )
     return tuple(_sized(task, listing.find) for task in found)
 
 
 def kept(store: Store, tasks: Iterable[Task]) -> Iterator[Entry]:
     """Yield an entry for every (task, data type) whose candles are made of the ticks as they are now."""
-    for task, held in _held(tasks, Listing(store).find):
-        for data_type, there in held.items():
-            yield entry(task, data_type, there, kept=True)
+    for task, there in _all_held(tasks, Listing(store).find):
+        for data_type, infos in there.items():
+            yield entry(task, data_type, infos, kept=True)
 
 
 def entry(task: Task, data_type: str, there: Sequence[ObjectInfo], **facts: Fact) -> Entry:
@@ -111,13 +122,18 @@ def entry(task: Task, data_type: str, there: Sequence[ObjectInfo], **facts: Fact
     return Entry(task.id, data_type, Outcome(meta["outcome"]), {**proven, **facts})
 
 
-def _held(tasks: Iterable[Task], find: Find) -> Iterator[tuple[Task, Mapping[str, Sequence[ObjectInfo]]]]:
+def _all_held(tasks: Iterable[Task], find: Find) -> Iterator[tuple[Task, Mapping[str, Sequence[ObjectInfo]]]]:
     for task in sorted(tasks, key=lambda task: task.day):
-        found = {name: current(task, name, inputs(task, name, find), find) for name in task.data_types}
+        found = {name: held(task, name, find) for name in task.data_types}
         yield task, {name: there for name, there in found.items() if there is not None}
 
 
 def _sized(task: Task, find: Find) -> Task:
     """Return the task with the bytes of its day's ticks as its size: the days beside are read for a few rows alone."""
-    keys = {layout.ticks(task.day, part, task.key) for name in task.data_types for part in made_of(name)}
+    keys = {
+        layout.ticks(task.day, data_type, subject.key)
+        for name in task.data_types
+        for subject in pieces(task, name)
+        for data_type in made_of(name)
+    }
     return replace(task, predicted_bytes=sum(info.size for key in keys if (info := find(key)) is not None))

@@ -14,10 +14,11 @@ from runner.market.bars import BASE_US, Bars
 from runner.market.book import BookCandles
 from runner.market.candles import TradeCandles
 from runner.market.joined import TICKER_COLUMNS, Joined, Liquidations, Tickers
-from runner.market.names import TIMEFRAMES, book_depth
-from runner.market.schema import CANDLES, DATA_TYPES, book_candles_schema
+from runner.market.names import OPTIONS_CHAIN, TIMEFRAMES, book_depth
+from runner.market.options import OptionFeatures
+from runner.market.schema import CANDLES, DATA_TYPES, OPTION_FEATURES, book_candles_schema
 from runner.stages import content
-from runner.stages.inputs import LIQUIDATIONS, TICKER, TRADES, Input, Inputs
+from runner.stages.inputs import LIQUIDATIONS, TICKER, TRADES, WITH_ROWS, Input, Inputs
 from runner.stages.stored import StoredTicks, feed, times
 from runner.store import Store
 
@@ -26,6 +27,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     TRADES: (*_TIMES, "side", "price", "amount"),
     TICKER: (*_TIMES, *TICKER_COLUMNS),
     LIQUIDATIONS: (*_TIMES, "side", "amount"),
+    OPTIONS_CHAIN: (*_TIMES, "symbol", "type", "strike_price", "expiration", "delta", "mark_iv"),
 }
 
 
@@ -71,11 +73,26 @@ class Tables:
 
         Raises IntegrityError when a file is not what its metadata says, and what StoredTicks raises.
         """
+        if data_type == OPTIONS_CHAIN:
+            return self._options()
         depth = book_depth(data_type)
         if not self._given.of(data_type):
             schema = CANDLES if depth is None else book_candles_schema(depth)
             return Made(dict.fromkeys(TIMEFRAMES, schema.empty_table()), Counted())
         return self._trades() if depth is None else self._book(data_type, depth)
+
+    def _options(self) -> Made:
+        """Make option features: by arrival, so that every row of the one file counts."""
+        (own,) = self._given.files
+        if own.outcome not in WITH_ROWS:
+            return Made(dict.fromkeys(TIMEFRAMES, OPTION_FEATURES.empty_table()), Counted())
+        features = OptionFeatures(self._bars)
+        with self._open(own) as file:
+            for group in file.groups:
+                for batch in file.read(group, _COLUMNS[OPTIONS_CHAIN]):
+                    features.add(batch)
+        tables = features.finish()
+        return Made(tables, Counted(features.rows_before, features.rows_in, features.rows_after))
 
     def _book(self, data_type: str, depth: int) -> Made:
         book = BookCandles(self._bars, depth)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from runner.spec import RunSpec
 from runner.stages.commit import Mode
+from runner.stages.instruments import Catalogues
 from runner.stages.reasons import Reasons
 from runner.store import Store
 from runner.tardis.client import Tardis
@@ -13,14 +15,20 @@ from runner.tardis.client import Tardis
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """A worker's tools. `scratch` is an empty directory of this worker alone; `reasons` are read once per worker."""
+    """A worker's tools. `scratch` is an empty directory of this worker alone; `spec` is the request it works for.
+
+    `reasons` and `catalogues` are read at most once per worker.
+    """
 
     store: Store
     tardis: Tardis
     scratch: Path
     mode: Mode = Mode.KEEP
     deep: bool = False
+    spec: RunSpec = field(default_factory=RunSpec)
     reasons: Reasons = field(init=False)
+    catalogues: Catalogues = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reasons", Reasons(self.store))
+        object.__setattr__(self, "catalogues", Catalogues(self.tardis))

@@ -42,7 +42,10 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """A (task, data type) that is not whole in the store: which objects, why, and what to run."""
+    """A (task, data type) that is not whole in the store: which objects, why, and what to run.
+
+    `outcome` is `pending` or `failed` where that is why, None where nobody tried or what was stored is gone or damaged.
+    """
 
     day: date
     venue: str
@@ -51,6 +54,7 @@ class Gap:
     objects: tuple[str, ...]
     reason: str
     command: str
+    outcome: Outcome | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,26 +148,27 @@ def gap(grounds: Grounds, task: Task) -> Gap | None:
     if not missing and not wrong:
         return None
     if wrong:
-        reason, command = "; ".join(wrong.values()), f"{_submit(grounds, task)} --select all"
+        reason, command, outcome = "; ".join(wrong.values()), f"{_submit(grounds, task)} --select all", None
     else:
-        reason, command = _reason(grounds, task)
-    return Gap(day, task.key.split(":", 1)[0], task.key, data_type, (*missing, *wrong), reason, command)
+        reason, command, outcome = _reason(grounds, task)
+    return Gap(day, task.key.split(":", 1)[0], task.key, data_type, (*missing, *wrong), reason, command, outcome)
 
 
-def _reason(grounds: Grounds, task: Task) -> tuple[str, str]:
-    """Return why an object is not there and the command that mends it."""
+def _reason(grounds: Grounds, task: Task) -> tuple[str, str, Outcome | None]:
+    """Return why an object is not there, the command that mends it, and the unsettled outcome behind it, if any."""
     table, again = grounds.table, _submit(grounds, task)
     known = grounds.reasons.of(table.day, task.key, grounds.data_type)
     if known is None:
         exchange = exchange_of(task.key.split(":", 1)[0])
         exported = table.day < table.exported_until.get(exchange, date.min)
-        return "never downloaded" if exported else "pending: not exported yet", again
+        return ("never downloaded", again, None) if exported else ("pending: not exported yet", again, Outcome.PENDING)
     run_id, entry = known
     if entry.outcome is Outcome.FAILED:
-        return f"failed in {run_id}: {entry.facts.get('error')}", f"runner retry {run_id} --store {grounds.store.url}"
+        retry = f"runner retry {run_id} --store {grounds.store.url}"
+        return f"failed in {run_id}: {entry.facts.get('error')}", retry, entry.outcome
     if entry.outcome is Outcome.PENDING:
-        return f"pending: not exported when {run_id} asked", again
-    return f"{entry.outcome} in {run_id}, and gone from the store since", again
+        return f"pending: not exported when {run_id} asked", again, entry.outcome
+    return f"{entry.outcome} in {run_id}, and gone from the store since", again, None
 
 
 def _submit(grounds: Grounds, task: Task) -> str:

@@ -1,7 +1,8 @@
 """Try again: the one place where a request to Tardis is repeated, and the only user of tenacity.
 
 A failed attempt is followed by a pause that doubles, with jitter. A wait that the source asked for is obeyed and is no
-failure, however long; a refused key is asked again until the refusal is believed. All waits end at once on a stop.
+failure, however long: a worker that left instead would have used up its shard's retries long before a quota is back. A
+refused key is asked again until the refusal is believed. All waits end at once on a stop.
 """
 
 from __future__ import annotations
@@ -93,7 +94,8 @@ class Tries:
             self._pause_s = min(self._pause_s, left_s)
         if not self._over:
             quota = ", a quota is used up" if told.wait_s > _QUOTA_S and not told.locked else ""
-            log.warning("%s: %s: parked%s; it goes on by itself", self.what, told, quota)
+            level = logging.WARNING if told.wait_s > _QUOTA_S else logging.INFO
+            log.log(level, "%s: %s: parked%s; it goes on by itself", self.what, told, quota)
 
     def _refused(self, now: float) -> None:
         if self._refused_since is None:

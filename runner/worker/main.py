@@ -67,7 +67,7 @@ def _run(me: Identity, stop: Stop, lines: _Tee) -> WorkerExit:
         record = _record(me, store, tardis, stop)
         _same_store(me, record, store)
         mode = Mode.REPLACE if me.spec.select is Selection.ALL else Mode.KEEP
-        shard = Shard(me, record, Tools(store, tardis, scratch, mode, me.spec.deep), stop, lines.text)
+        shard = Shard(me, record, Tools(store, tardis, scratch, mode, me.spec.deep, me.spec), stop, lines.text)
         end = shard.run()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

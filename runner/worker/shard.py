@@ -14,7 +14,7 @@ from runner.errors import Action, DrainedError, RunnerError, WorkerExit, action_
 from runner.ledger import Attempt, Counts, Fold, RunRecord
 from runner.runs import outcomes
 from runner.spec import Selection
-from runner.stages import candles, download, validate
+from runner.stages import availability, candles, download, instruments, validate
 from runner.stages.tools import Tools
 from runner.store import ABSENT
 from runner.task import Entry, Outcome, Stage, Task
@@ -35,6 +35,8 @@ class _Run(Protocol):
 
 
 STAGES: Mapping[Stage, _Run] = {
+    Stage.INSTRUMENTS: instruments.run,
+    Stage.AVAILABILITY: availability.run,
     Stage.DOWNLOAD: download.run,
     Stage.CANDLES: candles.run,
     Stage.VALIDATE: validate.run,

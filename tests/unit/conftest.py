@@ -65,10 +65,12 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Callable[..., Tools]:
-    def make(store: Store, tardis: Tardis, *, mode: Mode = Mode.KEEP, deep: bool = False) -> Tools:
+    def make(
+        store: Store, tardis: Tardis, *, mode: Mode = Mode.KEEP, deep: bool = False, spec: RunSpec | None = None
+    ) -> Tools:
         scratch = tmp_path / "scratch"
         scratch.mkdir(exist_ok=True)
-        return Tools(store, tardis, scratch, mode, deep)
+        return Tools(store, tardis, scratch, mode, deep, spec or RunSpec())
 
     return make
 
@@ -97,7 +99,7 @@ class World:
         mode = Mode.REPLACE if spec.select is Selection.ALL else Mode.KEEP
         scratch = Path(tempfile.mkdtemp(dir=self.scratch))
         return Shard(
-            me, record, Tools(self.store, self.tardis, scratch, mode, spec.deep), stop or Stop(), lambda: b"log\n"
+            me, record, Tools(self.store, self.tardis, scratch, mode, spec.deep, spec), stop or Stop(), lambda: b"log\n"
         )
 
     def carry_out(self, record: RunRecord, spec: RunSpec) -> Exit:

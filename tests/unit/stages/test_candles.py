@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 import threading
 from dataclasses import replace
-from datetime import date
+from datetime import date, timedelta
+from pathlib import Path
 
+import polars as pl
 import pytest
+from polars.testing import assert_frame_equal
 
 from runner.errors import IntegrityError, PreconditionError, WorkerExit
 from runner.ledger import Attempt, write_ledger
@@ -41,6 +44,7 @@ from tests.unit.stages.candle_world import (
     table_of,
 )
 
+SAMPLES = Path(__file__).parents[3] / "runner" / "sandbox" / "data" / "binance"
 ALL = ("trades", "derivative_ticker", "liquidations")
 INVERSE = replace(LINEAR, inverse=True, amount_unit="quote")
 CONTRACTS = replace(LINEAR, amount_unit="contract", contract_size=0.01)
@@ -472,3 +476,41 @@ def test_a_refused_swap_is_looked_at_again() -> None:
     put_all(store, Dice(32, rows=40).files("trades"))
     assert make(store).outcome is Outcome.DONE
     assert set(digests(store)) == set(SECONDS)
+
+
+def real(data_type: str, day: date) -> pl.DataFrame:
+    return pl.read_csv(SAMPLES / data_type / f"{day:%Y/%m/%d}" / "BTCUSDT.csv.gz")
+
+
+@pytest.mark.parametrize("day", [DAY, AFTER])
+@pytest.mark.parametrize("timeframe", ["15s", "5m", "24h"])
+def test_real_trades_on_both_sides_of_a_midnight_are_what_polars_makes_of_them(
+    day: date, timeframe: str, memory: Store
+) -> None:
+    both = pl.concat([real("trades", DAY), real("trades", AFTER)])
+    for each in (DAY, AFTER):
+        names = ("timestamp", "local_timestamp", "side", "price", "amount")
+        put_ticks(memory, "trades", each, real("trades", each).select(names).to_dicts())
+    listed = replace(LINEAR, listed_from=DAY, listed_to=AFTER + timedelta(days=1))
+    entry = make(memory, source=listed, day=day)
+    start, bar_us = MIDNIGHT + (day - DAY).days * DAY_US, SECONDS[timeframe] * SECOND
+    expected = (
+        both.filter(pl.col("timestamp").is_between(start, start + DAY_US, closed="left"))
+        .group_by(bar=(pl.col("timestamp") - start) // bar_us)
+        .agg(
+            open=pl.col("price").first(),
+            high=pl.col("price").max(),
+            low=pl.col("price").min(),
+            close=pl.col("price").last(),
+            trade_count=pl.len().cast(pl.Int64),
+            volume=pl.col("amount").sum(),
+            delay_median=(pl.col("local_timestamp") - pl.col("timestamp")).median() / 1000,
+        )
+        .sort("bar")
+    )
+    mine = pl.DataFrame(table_of(memory, timeframe, day=day), infer_schema_length=None)
+    traded = mine.with_row_index("bar").filter(pl.col("trade_count") > 0)
+    assert_frame_equal(traded.select(expected.columns), expected, check_dtypes=False)
+    assert entry.facts["sealed"] is True
+    assert entry.facts["rows"] == expected["trade_count"].sum()
+    assert len(both) == sum(int(str(entry.facts[name])) for name in ("rows_before", "rows", "rows_after"))

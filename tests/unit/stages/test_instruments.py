@@ -3,6 +3,7 @@ import io
 import json
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -13,10 +14,13 @@ import pytest
 from runner import layout
 from runner.errors import ConfigError, ConflictError, SourceError, TransientError
 from runner.sandbox.tardis import Options, serve
-from runner.stages.instruments import day_instruments, instrument_tables, read_instruments
+from runner.stages.commit import Mode
+from runner.stages.instruments import day_instruments, instrument_tables, read_instruments, run
+from runner.stages.tools import Tools
 from runner.store.memory import MemoryStore
 from runner.tardis.client import Tardis
 from runner.tardis.limits import Limits
+from runner.task import Stage, Task
 
 SAMPLES = Path(__file__).parents[2] / "data" / "tardis-api"
 DAY = date(2024, 8, 8)
@@ -288,6 +292,42 @@ def test_many_days_ask_each_catalogue_once(store):
     tables = list(instrument_tables(store, source, days))
     assert [(day, len(table.rows)) for day, table in tables] == [(days[0], 0), (days[1], 1), (days[2], 1)]
     assert source.asked == ["*", "binance"]
+
+
+def done(store, source, day=DAY, mode=Mode.KEEP):
+    task = Task(Stage.INSTRUMENTS, day, "*", ("instruments",))
+    return run(task, "instruments", Tools(store, source, Path(), mode))
+
+
+def test_the_stage_writes_the_table_and_tells_what_is_in_it(store):
+    source = Catalogues(exchange("binance", symbol("BTCUSDT"), symbol("???")))
+    first, again = done(store, source), done(store, source)
+    assert (first.task_id, first.data_type, first.outcome) == ("instruments/2024-08-08/*", "instruments", "done")
+    assert first.facts == {"rows": 1, "groups": 0, "unparsed": 1, "provisional": False, "written": True}
+    assert again.facts == first.facts | {"written": False}
+    assert keys(read_instruments(store, DAY)) == ["BINANCE:SPOT_PAIR:BTC-USDT"]
+    assert done(store, Catalogues(exchange("binance", until="2024-08-08")), date(2024, 8, 8)).facts["rows"] == 1
+    assert done(store, Catalogues(exchange("binance", until="2024-08-08")), date(2024, 8, 9)).facts["provisional"]
+
+
+def test_a_worker_asks_each_catalogue_once_for_all_its_days_and_threads(store):
+    source = Catalogues(exchange("binance", symbol("BTCUSDT")), exchange("upbit", symbol("KRW-BTC")))
+    tools = Tools(store, source, Path())
+    days = [date(2024, 8, day) for day in range(1, 9)]
+    tasks = [Task(Stage.INSTRUMENTS, day, "*", ("instruments",)) for day in days]
+    with ThreadPoolExecutor(4) as pool:
+        entries = list(pool.map(lambda task: run(task, "instruments", tools), tasks))
+    assert [entry.facts["rows"] for entry in entries] == [2] * 8
+    assert sorted(source.asked) == ["*", "binance", "upbit"]
+
+
+def test_selecting_all_makes_a_settled_table_anew_from_what_is_listed_now(store):
+    done(store, Catalogues(exchange("binance", symbol("BTCUSDT")), exchange("upbit", symbol("KRW-BTC"))))
+    now = Catalogues(exchange("binance", symbol("ETHUSDT")))
+    assert not done(store, now).facts["written"]
+    assert done(store, now, mode=Mode.REPLACE).facts["written"]
+    # Of an exchange that the source lists no more, the table is all that is known.
+    assert keys(read_instruments(store, DAY)) == ["BINANCE:SPOT_PAIR:ETH-USDT", "UPBIT:SPOT_PAIR:BTC-KRW"]
 
 
 def test_contract_size_is_that_of_the_day(store):

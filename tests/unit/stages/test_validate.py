@@ -313,6 +313,16 @@ def test_an_answer_kept_as_proof_is_explained(world) -> None:
     assert "no data then" in told.reason
 
 
+def test_what_is_strange_in_a_sound_file_is_explained(world) -> None:
+    world.server.add_faults({"path": "*/trades/*", "fault": "corrupt", "kind": "duplicate_ids"})
+    spec = world.spec()
+    world.carry_out(world.submit(spec).record, spec)
+    (told,) = explained(world, BTC, DAYS[0])
+    assert told.state == "present"
+    assert told.reason.startswith("done, 61 rows, by download-")
+    assert "kept as they came: repeated_ids=1" in told.reason
+
+
 # The stage, as a run does it.
 
 

@@ -230,6 +230,7 @@ FAILING = [
     Case(corrupt("unterminated"), 65, ("the last line is not ended", DAMAGED)),
     Case(corrupt("torn_row"), 65, ("the last line is not ended", DAMAGED)),
     Case(corrupt("long_line"), 65, ("a line of more than 65536 bytes", DAMAGED)),
+    Case(corrupt("blank_lines"), 65, (f"line {ROWS + 2}: not a row of binance,BTCUSDT", DAMAGED)),
     Case(corrupt("many_columns"), 65, ("a line of more than 65536 bytes", DAMAGED)),
 ]
 
@@ -316,6 +317,9 @@ def test_a_sound_file_is_kept_row_by_row_and_what_is_strange_in_it_is_told(
         assert entry.facts["unsorted_rows"] == times - 1 > 700
     else:
         assert {name: entry.facts[name] for name in ODD if name in entry.facts} == strange
+    info = shards.store.head(TICKS)
+    assert info is not None
+    assert info.metadata.get("oddities", "") == " ".join(f"{n}={entry.facts[n]}" for n in ODD if n in entry.facts)
     if outcome is Outcome.DONE:
         assert stored(shards.store).equals(read(text))
 
