@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,12 +15,19 @@ from tests.e2e import invariants
 from tests.e2e.world import World as LocalWorld
 from tests.e2e_k8s.cluster import GENERATED, JOB, ROOT, Site, World, apply, kubectl, kubectl_json, sandbox, until
 
+_prepared_s: dict[str, float] = {}
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    began = time.monotonic()
-    yield
-    item.config.get_terminal_writer().line(f" {time.monotonic() - began:.0f} s")
+
+def pytest_report_teststatus(report: Any) -> tuple[str, str, str] | None:
+    """Tell of each of these tests how long it took, what its fixtures took included."""
+    if not report.nodeid.startswith("tests/e2e_k8s/"):
+        return None
+    if report.when == "setup":
+        _prepared_s[report.nodeid] = report.duration
+    if report.when != "call" or report.outcome == "skipped":
+        return None
+    took_s = report.duration + _prepared_s[report.nodeid]
+    return report.outcome, {"passed": "."}.get(report.outcome, "F"), f"{report.outcome.upper()} {took_s:.0f} s"
 
 
 @pytest.fixture(scope="session", autouse=True)
