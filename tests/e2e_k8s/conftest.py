@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,9 +43,8 @@ def cluster() -> None:
 
 @pytest.fixture(scope="session")
 def site(cluster: None) -> Iterator[Site]:
-    namespace = "e2e-sandboxes"
+    namespace = f"e2e-sandboxes-{uuid.uuid4().hex[:8]}"
     apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-    kubectl("delete", "pods", "--all", "-n", namespace, "--now")
     generate = {"generate.json": json.dumps(GENERATED)}
     apply(*sandbox("tardis", namespace, "--generate", "/files/generate.json", files=generate))
     apply(*sandbox("gcs", namespace, "--bucket", "sandbox"))

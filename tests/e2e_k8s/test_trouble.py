@@ -15,13 +15,13 @@ EXPLAINED_S = 60
 STANDSTILL = 20
 
 
-def explained(world, run: str, kind: str) -> dict:
-    """Return the cause of this kind once `status` names it, within a minute."""
+def explained(world, run: str, kind: str, within_s: float = EXPLAINED_S) -> dict:
+    """Return the cause of this kind once `status` names it, within a minute where nothing has to happen first."""
 
     def found() -> dict | None:
         return next((cause for cause in world.status(run)["causes"] if cause["kind"] == kind), None)
 
-    return until(found, f"status names the cause {kind}", EXPLAINED_S, 2)
+    return until(found, f"status names the cause {kind}", within_s, 2)
 
 
 def cancelled(world, run: str) -> None:
@@ -164,7 +164,7 @@ def test_out_of_memory_is_named_with_its_peak_and_the_shard_goes_on_without_the_
         # The container's own group is the one with the limit: the hook's note of who enters goes to a file.
         "env": [*world.values["pod"]["env"], *variables(PYTHONPATH="/hook", GREEDY="ETHUSDT:600", CGROUP="/scratch")],
     }
-    cause = explained(world, run := world.submit(), "out of memory")
+    cause = explained(world, run := world.submit(), "out of memory", 180)
     assert re.fullmatch(r"killed for memory at its limit of 400Mi, having told of \d+ MiB", cause["message"])
     assert f"runner retry {run} --memory 800Mi" in cause["next"]
     done = world.cli("wait", run)
