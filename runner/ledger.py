@@ -373,15 +373,17 @@ def final(entry: Entry) -> bool:
 def poisoned(folded: Fold, task_id: str, run: str) -> RunnerError | None:
     """Return why a task must not be tried again in this run, or None.
 
-    >>> str(poisoned(Fold(deaths={"t": 3}, peak_bytes={"t": 1 << 30}), "t", "r"))
-    't: its worker was killed 3 times at it, peak memory 1024 MiB; with more memory: runner retry r'
+    >>> str(poisoned(Fold(deaths={"t": 3}, peak_bytes={"t": 1 << 30}), "t", "r"))[:66]
+    't: its worker was killed 3 times at it, peak memory 1024 MiB; with'
     """
     if (deaths := folded.deaths.get(task_id, 0)) >= DEATHS_FAILED:
         peak = folded.peak_bytes.get(task_id, 0) >> 20
         return PoisonError(
             f"{task_id}: its worker was killed {deaths} times at it, peak memory {peak} MiB; "
-            f"with more memory: runner retry {run}"
+            f"with more memory: runner retry {run} (cluster: --memory SIZE)"
         )
     if (times := folded.preemptions.get(task_id, 0)) >= PREEMPTIONS_FAILED:
-        return PoisonError(f"{task_id}: interrupted {times} times; on nodes that stay: runner retry {run}")
+        return PoisonError(
+            f"{task_id}: interrupted {times} times; on nodes that stay: runner retry {run} (cluster: --placement any)"
+        )
     return None

@@ -10,7 +10,7 @@ from runner.cli import here
 from runner.errors import Exit
 from runner.ledger import RunRecord
 from runner.report.live import View
-from runner.runs import Carrier, RunState, RunStatus, Watch, ending, verdict
+from runner.runs import Carrier, RunStatus, Watch, ending, verdict
 from runner.runs import follow as follow_run
 from runner.spec import RunSpec
 from runner.store import Store
@@ -22,8 +22,7 @@ def carry_out(carrier: Carrier, record: RunRecord, spec: RunSpec, store: Store) 
     with here.stoppable() as stop, here.view() as view:
         here.start_logging(spec)
         code = carrier.carry_out(record, spec, stop.is_set, _shown(watch, view))
-    status = watch.status(Sight(alive=False))
-    return code, watch.status(carrier.settle(record)) if status.state is RunState.STOPPED else status
+    return code, watch.status(carrier.settle(record))
 
 
 def follow(

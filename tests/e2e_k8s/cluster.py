@@ -64,12 +64,16 @@ def until(fact: Callable[[], Any], what: str, deadline_s: float = 120.0, pause_s
     return found
 
 
-def kubectl(*words: str, given: str = "", check: bool = True) -> str:
-    """Run kubectl as the cluster's administrator: the one on PATH, else the control plane's own."""
+def kubectl_command(*words: str) -> list[str]:
+    """Return a command of the cluster's administrator: by the kubectl on PATH, else by the control plane's own."""
     own = shutil.which("kubectl")
     inside = ["docker", "exec", "-i", CONTROL, "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"]
+    return [*([own] if own else inside), *words]
+
+
+def kubectl(*words: str, given: str = "", check: bool = True) -> str:
     done = subprocess.run(
-        [*([own] if own else inside), *words], input=given, capture_output=True, text=True, timeout=120, check=False
+        kubectl_command(*words), input=given, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0 or not check, f"kubectl {' '.join(words)}: {done.stderr}"
     return done.stdout
@@ -92,7 +96,7 @@ def api_requests(user: str, began: float, ended: float) -> list[str]:
 def restart_control_plane() -> None:
     """Kill everything of the control plane; its kubelet starts it anew."""
     for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"):
-        subprocess.run(["docker", "exec", CONTROL, "pkill", "-9", "-x", name[:15]], check=False)
+        subprocess.run(["docker", "exec", CONTROL, "pkill", "-9", "-x", name[:15]], check=True)
 
 
 def apply(*objects: Object) -> None:
@@ -167,11 +171,14 @@ class World:
 
     def open(self) -> None:
         """Make the namespace, the rights that are shipped, the Secret, and the submitter's kubeconfig."""
-        rights = (ROOT / "manifests/rbac.yaml").read_text().replace(": runner\n", f": {self.namespace}\n")
-        kubectl("apply", "-f", "-", given=rights)
+        self.grant()
         self.make_secret()
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "kubeconfig").write_text(yaml.safe_dump(self._kubeconfig()))
+
+    def grant(self) -> None:
+        rights = (ROOT / "manifests/rbac.yaml").read_text().replace(": runner\n", f": {self.namespace}\n")
+        kubectl("apply", "-f", "-", given=rights)
 
     def make_secret(self) -> None:
         metadata = {"name": SECRET, "namespace": self.namespace}
@@ -184,15 +191,14 @@ class World:
         """Return a kubeconfig of the submitter, whose tokens are said to end after 30 s."""
         admin = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
         plugin = self.folder / "token"
+        command = kubectl_command("create", "token", "runner-submitter", "-n", self.namespace)
         plugin.write_text(
-            f"#!{sys.executable}\n"
-            "import datetime, json, os, sys\n"
+            f"#!{sys.executable} -IS\n"
+            "import json, os, subprocess, time\n"
             f"os.environ['KUBECONFIG'] = {os.environ['KUBECONFIG']!r}\n"
-            f"sys.path.insert(0, {str(ROOT)!r})\n"
-            "from tests.e2e_k8s.cluster import kubectl\n"
-            f"token = kubectl('create', 'token', 'runner-submitter', '-n', {self.namespace!r}).strip()\n"
-            "end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=30)\n"
-            "status = {'token': token, 'expirationTimestamp': end.strftime('%Y-%m-%dT%H:%M:%SZ')}\n"
+            f"token = subprocess.run({command!r}, capture_output=True, text=True, check=True).stdout.strip()\n"
+            "end = time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(time.time() + 30))\n"
+            "status = {'token': token, 'expirationTimestamp': end}\n"
             "version = 'client.authentication.k8s.io/v1'\n"
             "print(json.dumps({'apiVersion': version, 'kind': 'ExecCredential', 'status': status}))\n"
         )
@@ -303,7 +309,7 @@ class World:
             "metadata": {"name": pod, "namespace": self.namespace},
         }
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/eviction"
-        kubectl("create", "--raw", path, "-f", "-", given=json.dumps(body), check=False)
+        kubectl("create", "--raw", path, "-f", "-", given=json.dumps(body))
 
     def run_ids(self) -> tuple[str, ...]:
         return tuple(sorted(ledger.run_ids(self.store)))

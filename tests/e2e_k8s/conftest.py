@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,12 +16,19 @@ from tests.e2e import invariants
 from tests.e2e.world import World as LocalWorld
 from tests.e2e_k8s.cluster import GENERATED, JOB, ROOT, Site, World, apply, kubectl, kubectl_json, sandbox, until
 
+_prepared_s: dict[str, float] = {}
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    began = time.monotonic()
-    yield
-    item.config.get_terminal_writer().line(f" {time.monotonic() - began:.0f} s")
+
+def pytest_report_teststatus(report: Any) -> tuple[str, str, str] | None:
+    """Tell of each of these tests how long it took, what its fixtures took included."""
+    if not report.nodeid.startswith("tests/e2e_k8s/"):
+        return None
+    if report.when == "setup":
+        _prepared_s[report.nodeid] = report.duration
+    if report.when != "call" or report.outcome == "skipped":
+        return None
+    took_s = report.duration + _prepared_s[report.nodeid]
+    return report.outcome, {"passed": "."}.get(report.outcome, "F"), f"{report.outcome.upper()} {took_s:.0f} s"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,9 +43,8 @@ def cluster() -> None:
 
 @pytest.fixture(scope="session")
 def site(cluster: None) -> Iterator[Site]:
-    namespace = "e2e-sandboxes"
+    namespace = f"e2e-sandboxes-{uuid.uuid4().hex[:8]}"
     apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
-    kubectl("delete", "pods", "--all", "-n", namespace, "--now")
     generate = {"generate.json": json.dumps(GENERATED)}
     apply(*sandbox("tardis", namespace, "--generate", "/files/generate.json", files=generate))
     apply(*sandbox("gcs", namespace, "--bucket", "sandbox"))

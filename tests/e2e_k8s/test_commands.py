@@ -150,7 +150,7 @@ def without_key(world) -> None:
 TROUBLES = {
     "key": (without_key, {}, "secret", "references non-existent secret key: key"),
     "quota": (quota, {}, "quota", "exceeded quota: one"),
-    "standard": (None, {"containerSecurityContext": {"privileged": True}}, "admission", "violates PodSecurity"),
+    "standard": (None, {"containerSecurityContext": {"allowPrivilegeEscalation": True}}, "admission", "violates PodSecurity"),
     "nodes": (None, {"nodeSelector": {"disk": "none"}}, "unschedulable", "node affinity/selector"),
     "deadline": (None, {"activeDeadlineSeconds": 4}, "deadline", "activeDeadlineSeconds (4)"),
     "suspended": (None, {"suspend": True}, "suspended", "until a queue admits it"),

@@ -1,23 +1,27 @@
 """What cannot start is explained with its cause and the next command; what fails for good fails alone."""
 
 import json
+import re
 
 import pytest
 
+from runner.ledger import DEATHS_FAILED
 from tests.e2e.invariants import path_of
-from tests.e2e_k8s.cluster import SECRET, SMALL, kubectl, restart_control_plane, until
+from tests.e2e_k8s.cluster import IMAGE, ROOT, SECRET, SMALL, apply, kubectl, restart_control_plane, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(300)]
 EXPLAINED_S = 60
+# Bytes a second: no body comes to its end until the fault is taken away.
+STANDSTILL = 20
 
 
-def explained(world, run: str, kind: str) -> dict:
-    """Return the cause of this kind once `status` names it, within a minute."""
+def explained(world, run: str, kind: str, within_s: float = EXPLAINED_S) -> dict:
+    """Return the cause of this kind once `status` names it, within a minute where nothing has to happen first."""
 
     def found() -> dict | None:
         return next((cause for cause in world.status(run)["causes"] if cause["kind"] == kind), None)
 
-    return until(found, f"status names the cause {kind}", EXPLAINED_S, 2)
+    return until(found, f"status names the cause {kind}", within_s, 2)
 
 
 def cancelled(world, run: str) -> None:
@@ -31,8 +35,11 @@ def test_a_wrong_image_is_explained(make_world) -> None:
     world = make_world(**SMALL, image="registry.invalid/runner:none")
     cause = explained(world, run := world.submit(), "image")
     assert "registry.invalid/runner:none" in cause["message"]
-    assert "--image" in cause["next"]
+    assert cause["next"] == f"runner cancel {run} && runner retry {run} --image IMAGE"
     cancelled(world, run)
+    done = world.cli("retry", run, "--image", IMAGE, "--wait")
+    assert done.returncode == 0, done.stderr
+    assert world.violations() == []
 
 
 def test_a_missing_secret_is_explained_and_its_making_lets_the_run_go_on(make_world) -> None:
@@ -52,7 +59,11 @@ def test_impossible_memory_is_explained(make_world) -> None:
     world.pod = {"resources": {"requests": huge, "limits": {"memory": "900Gi", "ephemeral-storage": "200Mi"}}}
     cause = explained(world, run := world.submit(), "unschedulable")
     assert "Insufficient memory" in cause["message"]
+    assert f"runner cancel {run} && runner retry {run} --memory SIZE" in cause["next"]
     cancelled(world, run)
+    done = world.cli("retry", run, "--memory", "400Mi", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert world.violations() == []
 
 
 def test_a_poisoned_shard_fails_alone_and_retry_runs_exactly_the_rest(make_world) -> None:
@@ -83,7 +94,7 @@ def test_a_poisoned_shard_fails_alone_and_retry_runs_exactly_the_rest(make_world
 
 def test_the_same_request_in_each_of_its_states(make_world) -> None:
     world = make_world(**SMALL)
-    world.site.fault(path="*.csv.gz", fault="slow", bytes_per_s=500)
+    world.site.fault(path="*.csv.gz", fault="slow", bytes_per_s=STANDSTILL)
     with world.command("submit", "download", "-o", "name") as one, world.command("submit", "-o", "name") as other:
         ends = [process.communicate(timeout=120) for process in (one, other)]
     assert (one.returncode, other.returncode) == (0, 0), ends
@@ -103,7 +114,7 @@ def test_the_same_request_in_each_of_its_states(make_world) -> None:
 
 def test_a_deleted_job_is_told_from_the_store_and_followed_by_the_next_pass(make_world) -> None:
     world = make_world(**SMALL)
-    world.site.fault(path="*.csv.gz", fault="slow", bytes_per_s=500)
+    world.site.fault(path="*.csv.gz", fault="slow", bytes_per_s=STANDSTILL)
     run = world.submit()
     until(lambda: world.running(run), "pods run")
     with world.command("wait", run) as waiting:
@@ -113,6 +124,7 @@ def test_a_deleted_job_is_told_from_the_store_and_followed_by_the_next_pass(make
     world.site.control("DELETE", "faults")
     assert world.cli("submit", "download", "--wait").returncode == 0
     assert world.run_ids() == (run, f"{run}-r1")
+    assert world.violations(redone=SMALL["parallelism"]) == []
 
 
 def test_a_missing_right_is_named_with_the_rule_to_add(make_world) -> None:
@@ -121,6 +133,10 @@ def test_a_missing_right_is_named_with_the_rule_to_add(make_world) -> None:
     done = world.cli("submit", "download")
     assert done.returncode == 4
     assert 'apiGroups: ["batch"], resources: ["jobs"], verbs: ["create"]' in done.stderr
+    world.grant()
+    assert world.cli("submit", "download", "--wait").returncode == 0
+    assert len(world.run_ids()) == 1
+    assert world.violations() == []
 
 
 def test_workers_may_do_nothing_on_the_cluster(make_world) -> None:
@@ -130,24 +146,60 @@ def test_workers_may_do_nothing_on_the_cluster(make_world) -> None:
         assert kubectl("auth", "can-i", *what, who, "-n", world.namespace, check=False).strip() == "no"
 
 
-def test_out_of_memory_is_named_and_the_shard_goes_on_without_its_task(make_world) -> None:
+def test_out_of_memory_is_named_with_its_peak_and_the_shard_goes_on_without_the_task(make_world) -> None:
+    """A hook in the worker takes the memory; who kills it, and says so, is the kernel."""
     world = make_world(**{**SMALL, "shards": 1, "parallelism": 1})
-    memory = {"memory": "60Mi", "ephemeral-storage": "200Mi"}
-    world.pod = {"resources": {"requests": {"cpu": "100m", **memory}, "limits": memory}}
-    cause = explained(world, run := world.submit(), "out of memory")
-    assert "60Mi" in cause["message"]
-    cancelled(world, run)
+    hook = {"sitecustomize.py": (ROOT / "tests/e2e/crash/sitecustomize.py").read_text()}
+    apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "hook", "namespace": world.namespace},
+            "data": hook,
+        }
+    )
+    world.pod = {
+        "volumes": [{"name": "hook", "configMap": {"name": "hook"}}],
+        "volumeMounts": [{"name": "hook", "mountPath": "/hook", "readOnly": True}],
+        # The container's own group is the one with the limit: the hook's note of who enters goes to a file.
+        "env": [*world.values["pod"]["env"], *variables(PYTHONPATH="/hook", GREEDY="ETHUSDT:600", CGROUP="/scratch")],
+    }
+    cause = explained(world, run := world.submit(), "out of memory", 180)
+    assert re.fullmatch(r"killed for memory at its limit of 400Mi, having told of \d+ MiB", cause["message"])
+    assert f"runner retry {run} --memory 800Mi" in cause["next"]
+    done = world.cli("wait", run)
+    assert done.returncode == 3, done.stderr
+    (tasks,) = world.plan(run)
+    (task,) = (task for task in tasks if "ETH-USDT" in task.key)
+    attempts = world.attempts(run)
+    assert [attempt.exit for attempt in attempts] == [None, None, None, 65]
+    assert attempts[2].in_flight == (task.id,), "the third time it was not alone"
+    status = world.status(run)
+    assert status["tasks"] == {"total": 10, "done": 9, "failed": 1}
+    (failure,) = status["failures"]
+    assert failure["task"] == task.id
+    assert re.search(r"killed 3 times at it, peak memory [1-9]\d+ MiB", failure["error"])
+    failed = frozenset({(task.id, "trades")})
+    assert world.violations(redone=DEATHS_FAILED, failed=failed) == []
+
+
+def variables(**values: str) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in values.items()]
 
 
 def test_a_control_plane_that_restarts_is_waited_for(make_world) -> None:
     world = make_world(**{**SMALL, "endDate": "2024-08-03", "shards": 20})
-    world.site.fault(path="*.csv.gz", fault="slow", bytes_per_s=2000)
+    world.site.fault(path="*.csv.gz", fault="slow", bytes_per_s=STANDSTILL)
     run = world.submit()
     until(lambda: world.running(run), "pods run")
     with world.command("status", run, "-w") as watching:
+        assert f"run {run}  running" in watching.stderr.readline()
         restart_control_plane()
+        until(lambda: kubectl("get", "--raw", "/readyz", check=False) == "ok", "the API is back")
+        world.site.control("DELETE", "faults")
         out, err = watching.communicate(timeout=240)
     assert watching.returncode == 0, out + err
+    assert world.status(run)["state"] == "done"
     assert world.violations() == []
 
 

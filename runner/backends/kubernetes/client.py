@@ -292,7 +292,8 @@ class _ConflictError(RunnerError):
 def _of_status(status: Mapping[str, Any], what: str) -> RunnerError:
     code, message = status.get("code"), str(status.get("message", ""))
     if code == _NOT_FOUND:
-        return NotFoundError(f"{what}: {message}")
+        give = "; give another -n, or make it: kubectl create namespace" if message.startswith("namespaces ") else ""
+        return NotFoundError(f"{what}: {message}{give}")
     if code == _CONFLICT and status.get("reason", "AlreadyExists") == "AlreadyExists":
         return _ConflictError(f"{what}: {message}")
     if code == _GONE:
