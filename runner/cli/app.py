@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from runner import __version__
+from runner.cli import aliases
 from runner.errors import SpecError
 
 _SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -65,7 +66,8 @@ def run(arguments: Sequence[str]) -> int:
     program = _typer()
     program.info.cls = _Lazy
     program.callback(help="Sharded, verified backfills of market data.")(_root)
-    code = get_command(program).main(list(arguments), prog_name="runner", standalone_mode=False)
+    words = aliases.modern(arguments, COMMANDS)
+    code = get_command(program).main(words, prog_name="runner", standalone_mode=False)
     return code if isinstance(code, int) else 0
 
 
@@ -94,8 +96,9 @@ class _Lazy(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args[0] not in COMMANDS:
-            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
+            known = aliases.nearest(COMMANDS)
+            near = difflib.get_close_matches(args[0], known, n=1)
+            hint = f" (did you mean {known[near[0]]}?)" if near else ""
             raise SpecError(f"no such command: {args[0]}{hint}; see `runner --help`")
         return super().resolve_command(ctx, args)
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from runner.cli.output import say
 from runner.errors import SpecError
 from runner.spec import Resolved, RunSpec, resolve, tardis_key
 from runner.spec.resolve import aliases, flag_of
@@ -84,6 +85,8 @@ def selection(select: object, *, force: bool) -> str | None:
     """Return the selection that --select and --force mean together. Raises SpecError when they contradict."""
     if force and select not in (None, "all"):
         raise SpecError(f"flag --force means --select all, but --select {select} is given too; give one of them")
+    if force:
+        say("--force (--force-download) is now: --select all")
     return "all" if force else select if isinstance(select, str) else None
 
 
@@ -106,8 +109,11 @@ def takes(*keys: str, short_file: bool = True) -> Callable[[Callable[..., int]],
         @functools.wraps(body)
         def command(**said: Any) -> int:
             flags: dict[str, object] = {}
+            used = [flag for flag in old if said.get(_name(flag)) is not None]
             for name, key in names.items():
                 flags[key] = _once(key, flags.get(key), said.pop(name))
+            for flag in used:
+                say(f"{flag} is now: {flag_of(old[flag])}")
             return body(given=Given(flags, said.pop("run_file"), said.pop("kubeconfig", None)), **said)
 
         file = _file("-f") if short_file else _file()

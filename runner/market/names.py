@@ -37,7 +37,7 @@ GROUPS: Mapping[str, str] = MappingProxyType(
 OPTIONS_CHAIN = "options_chain"
 """The type that exists for a whole venue alone, and is split by underlying."""
 
-DEFAULT_DATA_TYPES = ("trades", "quotes", "book_snapshot_5")
+DEFAULT_DATA_TYPES = ("trades", "book_snapshot_5", "derivative_ticker", "liquidations", OPTIONS_CHAIN)
 
 _BOOK_DEPTHS: Mapping[str, int] = MappingProxyType({"book_snapshot_5": 5, "book_snapshot_25": 25})
 

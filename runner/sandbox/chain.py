@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 
 import numpy as np
@@ -29,8 +29,8 @@ _BLOCK_ROWS = 16_384
 _GZIP_LEVEL, _GZIP_WBITS = 1, 31
 _PLACES = 5
 # What options are generated of: name, and how far apart its strikes are.
-_UNDERLYINGS = (("BTC", 2_000.0), ("ETH", 100.0), ("XRP_USDC", 0.05))
-_STRIKES_EACH_SIDE = 5
+_UNDERLYINGS = (("BTC", 1_000.0), ("ETH", 50.0), ("XRP_USDC", 0.02))
+_STRIKES_EACH_SIDE = 8
 _FRIDAY = 4
 _WEEKS_AHEAD = 4
 
@@ -97,24 +97,37 @@ class _Chain:
     strike: Floats
     call: NDArray[np.bool_]
     expiry_us: Ints
+    shares: Floats
 
     @classmethod
     def of(cls, day: Day, symbols: Sequence[str]) -> _Chain:
         found = (option for option in map(Option.read, symbols) if option is not None)
         options = tuple(option for option in found if option.expiry_us > day.start_us)
         names = list(dict.fromkeys(option.underlying for option in options))
-        return cls(
+        walks = tuple(Walk(Day(day.exchange, f"{name}-PERPETUAL", "", day.day, 0, day.seed)) for name in names)
+        chain = cls(
             options,
-            tuple(Walk(Day(day.exchange, f"{name}-PERPETUAL", "", day.day, 0, day.seed)) for name in names),
+            walks,
             np.array([names.index(option.underlying) for option in options], np.int64),
             np.array([option.strike for option in options]),
             np.array([option.call for option in options], np.bool_),
             np.array([option.expiry_us for option in options], np.int64),
+            np.ones(len(options)),
         )
+        return replace(chain, shares=chain._shares(day.start_us)) if options else chain
+
+    def _shares(self, start_us: int) -> Floats:
+        """Return which share of the rows each option has, added up."""
+        every = np.arange(len(self.options))
+        away = np.log(self.strike / self.price(every, np.full(len(every), start_us)))
+        days = (self.expiry_us - start_us) / 86.4e9
+        added = np.cumsum((np.exp(-((away / 0.05) ** 2)) + 0.02) / (1 + days))
+        shares: Floats = added / added[-1]
+        return shares
 
     def pick(self, at_us: Ints, dice: np.random.Generator) -> Ints:
-        """Return the option that each row is of: one that has not expired, rather one of the lower numbers."""
-        found = (len(self.options) * dice.random(len(at_us)) ** 1.3).astype(np.int64)
+        """Return the option that each row is of: one that has not expired, rather near the money and soon to expire."""
+        found = np.searchsorted(self.shares, dice.random(len(at_us))).clip(max=len(self.options) - 1)
         latest = np.flatnonzero(self.expiry_us == self.expiry_us.max())
         return np.where(self.expiry_us[found] > at_us, found, dice.choice(latest, len(at_us)))
 

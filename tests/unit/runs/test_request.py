@@ -1,6 +1,7 @@
 """What a request plans: against a naive cross product; and by how many requests of the store, counted by its server."""
 
 import io
+from dataclasses import replace
 from datetime import date, timedelta
 
 import pyarrow.parquet as pq
@@ -9,14 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runner import layout, ledger, plan
+from runner.errors import WorkerExit
 from runner.ledger import Attempt
+from runner.report import plans
 from runner.runs.request import draft
 from runner.sandbox.gcs import Options, serve
 from runner.spec import RunSpec
 from runner.store import ABSENT
 from runner.store.gcs import GcsStore
 from runner.store.memory import MemoryStore
-from runner.task import Source, Stage, Task
+from runner.task import Entry, Outcome, Source, Stage, Task
 
 FIRST = date(2024, 8, 1)
 DAYS = 14
@@ -206,3 +209,20 @@ def test_a_worker_fetches_the_footer_and_its_row_group_of_the_plan(bucket) -> No
     assert fetched < len(body) / 3
     # What is read ahead is 64 KiB twice: before the footer and around the group.
     assert fetched < own + footer.serialized_size + 3 * 65_536
+
+
+def test_a_second_run_is_packed_by_what_ledgers_know_and_shows_what_a_plain_split_would_take() -> None:
+    """A few instruments hold most bytes, every fourth by name: the plain split puts them on one worker."""
+    store = MemoryStore("memory://second-run")
+    bases = [f"C{chr(65 + n)}X" for n in range(16)]
+    sizes = {key(base): 8_000_000_000 if n % 4 == 0 else 1_000_000 for n, base in enumerate(bases)}
+    newest = [Entry(f"download/2024-07-31/{k}", "trades", Outcome.DONE, {"source_bytes": b}) for k, b in sizes.items()]
+    older = [replace(entry, facts={"source_bytes": 5}) for entry in newest]
+    for run, entries in (("download-1", older), ("download-2", newest)):
+        ledger.write_ledger(store, run, Attempt(0, run, WorkerExit.SETTLED, tuple(entries)))
+    spec = spec_of(store.url, 1, parallelism=4)
+    drafted = draft(spec, store, Catalogue([(base, 0, 40, ("trades",)) for base in bases]))
+    assert {task.key: task.predicted_bytes for task in drafted.plan.tasks} == sizes
+    assert plan.makespan_bytes(drafted.plan, 4) == 8_003_000_000
+    assert plan.makespan_bytes(drafted.round_robin, 4) == 32_000_000_000
+    assert "makespan 8.0 GB (round-robin 32 GB)" in plans.line(drafted, 4)
