@@ -97,7 +97,7 @@ def _table(store: Store, day: date | None, given: Given) -> InstrumentTable:
         return table
     which = "any day" if day is None else str(day)
     dates = [] if day is None else ["--start-date", str(day), "--end-date", str(day)]
-    command = shlex.join(["runner", "submit", "instruments", *dates, *places(given)])
+    command = shlex.join(["runner", "submit", "instruments", *dates, *places(given, "submit")])
     raise NotFoundError(f"{store.url} has no instrument table of {which} yet; make it: {command}")
 
 

@@ -28,22 +28,32 @@ def next_step(record: RunRecord, status: RunStatus, code: Exit, given: Given) ->
 
     `given` is how the present command was told where store and source are: the next one is told the same way.
     """
-    stage = record.request["stage"]
     if status.state is RunState.RUNNING:
         return _command("status", status.id, "--watch", *places(given, "status"))
+    if status.state in (RunState.STOPPED, RunState.CANCELLED):
+        return _go_on(record, status, given)
+    if code is Exit.NOT_ALLOWED:
+        return "correct the key in TARDIS_API_KEY or TARDIS_API_KEY_FILE, then submit again"
+    if code is Exit.DONE or record.request["stage"] == Stage.VALIDATE:
+        return _look(record, code, given)
+    return _command("retry", status.id, *places(given, "retry"))
+
+
+def _go_on(record: RunRecord, status: RunStatus, given: Given) -> str:
     if status.state is RunState.CANCELLED and record.spec.get("backend") == Backend.KUBERNETES:
         # A new run of what is left, with the values that the cancelled one had.
         return _command("retry", status.id, *places(given, "retry"))
-    if status.state in (RunState.STOPPED, RunState.CANCELLED):
-        return _command("submit", stage, *selection(record.request), *places(given, "submit"), *_backend(record, given))
-    if code is Exit.NOT_ALLOWED:
-        return "correct the key in TARDIS_API_KEY or TARDIS_API_KEY_FILE, then submit again"
-    if stage == Stage.INSTRUMENTS and code is Exit.DONE:
+    words = (*selection(record.request), *places(given, "submit"), *_backend(record, given))
+    return _command("submit", record.request["stage"], *words)
+
+
+def _look(record: RunRecord, code: Exit, given: Given) -> str | None:
+    stage = record.request["stage"]
+    if stage == Stage.INSTRUMENTS:
         return _command("instruments", "list", *pasted(given, ("store",)))
-    if stage == Stage.VALIDATE or code is Exit.DONE:
-        whole = code is Exit.DONE and stage == Stage.VALIDATE
-        return None if whole else _command("validate", *_what(record.request), *places(given, "validate"))
-    return _command("retry", status.id, *places(given, "retry"))
+    if stage == Stage.VALIDATE and code is Exit.DONE:
+        return None
+    return _command("validate", *_what(record.request), *places(given, "validate"))
 
 
 def selection(request: Mapping[str, Any]) -> list[str]:

@@ -117,7 +117,8 @@ def inputs_of(
     store: Store, timeframe: str = "1h", data_type: str = "trades", day: date = DAY
 ) -> list[tuple[str, str, str]]:
     footer = pq.read_metadata(io.BytesIO(store.get(candle_path(timeframe, data_type, day)))).metadata
-    return [(one["data_type"], one["day"], one.get("digest") or one["outcome"]) for one in json.loads(footer[b"inputs"])]
+    listed = json.loads(footer[b"inputs"])
+    return [(one["data_type"], one["day"], one.get("digest") or one["outcome"]) for one in listed]
 
 
 @dataclass
