@@ -180,7 +180,7 @@ class _State:
 
     def nearest_expiry(self, end_us: int) -> np.ndarray:
         """Return the eligible options of the smallest expiry after `end_us`; none where there are none."""
-        every = self.options
+        every = self.options[: len(self._codes)]
         is_known = (every["at"] >= end_us - AGE_MAX_US) & (every["mark_iv"] > 0) & ~np.isnan(every["delta"])
         eligible = every[is_known & (every["expiry"] > end_us)]
         nearest: np.ndarray = eligible[eligible["expiry"] == eligible["expiry"].min(initial=_LATEST_US)]

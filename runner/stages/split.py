@@ -71,8 +71,8 @@ class _Part:
 class SplitConversion:
     """The conversion of one file to one for each underlying, as `Conversion` is to one."""
 
-    def __init__(self, subject: Subject, folder: Path) -> None:
-        self._subject, self._folder = subject, folder
+    def __init__(self, subject: Subject, folder: Path, waiting_rows_max: int = WAITING_ROWS_MAX) -> None:
+        self._subject, self._folder, self._waiting_rows_max = subject, folder, waiting_rows_max
         self._underlyings: dict[str, str] = {}
         self._begin()
 
@@ -98,7 +98,7 @@ class SplitConversion:
             waiting += group.num_rows
             for name, rows in self._split(group):
                 waiting -= self._part(replace(self._subject, part=name)).add(rows)
-            while waiting > WAITING_ROWS_MAX:
+            while waiting > self._waiting_rows_max:
                 most = max(self._parts.values(), key=lambda part: part.rows)
                 waiting -= most.write(most.rows)
         for part in self._parts.values():

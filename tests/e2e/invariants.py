@@ -148,7 +148,7 @@ def _lost(
 
 
 def _unproven(task: Task, entry: Entry, data: Mapping[str, ObjectInfo]) -> Iterator[str]:
-    keys = layout.outputs(task.day, entry.data_type, task.key)
+    keys = layout.outputs(task.day, entry.data_type, task.key, task.parts)
     for key in keys:
         if key not in data:
             yield f"lost: {entry.task_id} {entry.data_type} is {entry.outcome}, and {key} is not there"

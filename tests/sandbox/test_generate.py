@@ -211,7 +211,7 @@ def test_served_days_are_the_generator_s_and_kept_in_the_cache(start, fetch, tmp
         ({"days": []}, "days is"),
         ({"symbols": []}, "symbols is"),
         ({"symbols": "BTCUSDT"}, "symbols is"),
-        ({"data_types": ["options_chain"]}, "cannot generate 'options_chain'"),
+        ({"data_types": ["book_snapshot_7"]}, "cannot generate 'book_snapshot_7'"),
         ({"rows_per_day": -1}, "rows_per_day is -1"),
         ({"rows_per_day": 1.5}, "rows_per_day is 1.5"),
         ({"seed": "x"}, "seed is 'x'"),

@@ -14,7 +14,7 @@ REQUEST = {
     "venues": ["BINANCE"],
     "instrumentTypes": [],
     "instruments": ["BINANCE:*:BTC-*"],
-    "dataTypes": ["book_snapshot_5", "quotes", "trades"],
+    "dataTypes": ["book_snapshot_5", "derivative_ticker", "liquidations", "options_chain", "trades"],
     "maxInstruments": None,
     "select": "missing",
     "parent": None,
@@ -64,3 +64,7 @@ def test_a_validation_with_gaps_leads_to_their_list() -> None:
 
 def test_a_refused_key_is_to_be_corrected_first() -> None:
     assert "TARDIS_API_KEY" in str(step(RunState.FAILED, Exit.NOT_ALLOWED))
+
+
+def test_a_run_of_instruments_leads_to_their_list() -> None:
+    assert step(RunState.DONE, Exit.DONE, stage="instruments") == "runner instruments list"

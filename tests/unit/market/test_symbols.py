@@ -1,14 +1,18 @@
+import json
 import re
 import string
 import subprocess
 import sys
 from datetime import UTC, date, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from runner.errors import NotFoundError
+from runner.layout import instrument_of, name_of
+from runner.market.names import GROUPS
 from runner.market.symbols import (
     DEFAULT_VENUES,
     VENUES,
@@ -514,3 +518,106 @@ def test_a_key_as_selector_means_its_instrument_alone(one, other):
     assume(first.instrument_key != second.instrument_key)
     assert selects(first.instrument_key, first)
     assert not selects(first.instrument_key, second)
+
+
+# Symbols nobody would expect: real pieces in any order, so that quotes, dates, multipliers and marks meet everywhere.
+
+PIECES = """
+BTC ETH USD USDT USDC FDUSD TUSD EUR BRL U T 1 1M 10 1000 1000000 SHIB 1INCH JUP PERP PERPETUAL SWAP OPTIONS FUTURES
+SPOT - -- _ . / : 0d5 0d 50000 C P 29DEC23 2JUN23 31FEB24 231229 231301 M25 Z21 UM XPERP UP DOWN 3L btc ß 币 é
+"""
+FORMS = {
+    ("binance", "spot"): ("{a}{q}", "{a}{b}"),
+    ("binance-futures", "perpetual"): ("{a}{q}", "{a}{b}"),
+    ("binance-futures", "future"): ("{a}{q}_{d}", "{a}_{b}"),
+    ("binance-delivery", "perpetual"): ("{a}USD_PERP", "{a}_{b}"),
+    ("binance-delivery", "future"): ("{a}USD_{d}", "{a}_{b}"),
+    ("deribit", "spot"): ("{a}_{b}", "{a}-{b}"),
+    ("deribit", "perpetual"): ("{a}-PERPETUAL", "{a}_{q}-PERPETUAL", "{a}-{b}"),
+    ("deribit", "future"): ("{a}-{e}", "{a}_{q}-{e}", "{a}-{b}"),
+    ("deribit", "option"): ("{a}-{e}-{n}-C", "{a}-{e}-{n}-P", "{a}_{q}-{e}-{n}-C", "{a}-{e}-{b}-C"),
+    ("bybit", "perpetual"): ("{a}{q}", "{a}PERP", "{a}{b}"),
+    ("bybit", "future"): ("{a}-{e}", "{a}{q}-{e}", "{a}USD{m}", "{a}-{b}"),
+    ("bybit-spot", "spot"): ("{a}{q}", "{a}{b}"),
+    ("okex", "spot"): ("{a}-{q}", "{a}-{b}"),
+    ("okex-futures", "future"): ("{a}-{q}-{d}", "{a}-USD_UM_XPERP-{d}", "{a}-{b}"),
+    ("okex-swap", "perpetual"): ("{a}-{q}-SWAP", "{a}-{b}-SWAP", "{a}-{b}"),
+    ("upbit", "spot"): ("{q}-{a}", "{a}-{b}"),
+}
+ANY = st.lists(st.sampled_from(PIECES.split()), min_size=1, max_size=2).map("".join)
+SLOTS = st.fixed_dictionaries(
+    {
+        "a": ANY,
+        "b": ANY,
+        "q": st.sampled_from(["USDT", "USD", "USDC", "BTC", "EUR", "TUSD", "U"]),
+        "d": st.sampled_from(["231229", "240105", "231301", "23122"]),
+        "e": st.sampled_from(["29DEC23", "2JUN23", "02JUN23", "31FEB24", "29dec23"]),
+        "m": st.sampled_from(["M25", "Z21", "A25", "M5"]),
+        "n": st.sampled_from(["50000", "050000", "0d5", "0d50", "0.5", "1d", "1e3", "5d0"]),
+    }
+)
+NASTY_CASES = st.sampled_from(sorted(FORMS)).flatmap(
+    lambda kind: st.tuples(
+        st.just(kind[0]),
+        st.just(kind[1]),
+        st.lists(
+            st.builds(lambda form, slots: form.format(**slots), st.sampled_from(FORMS[kind]), SLOTS),
+            min_size=2,
+            max_size=30,
+            unique=True,
+        ),
+    )
+)
+
+
+@given(NASTY_CASES)
+def test_pieces_in_any_order_never_share_a_key_and_keys_lead_back(case):
+    exchange, symbol_type, symbols = case
+    read = [(symbol, parse(exchange, symbol, symbol_type)) for symbol in symbols]
+    keys = {}
+    for symbol, found in read:
+        if isinstance(found, Unparsed):
+            assert (found.exchange, found.symbol, bool(found.reason)) == (exchange, symbol, True)
+            continue
+        key = found.instrument_key
+        assert keys.setdefault(key, symbol) == symbol
+        assert tardis_symbol(key) == (exchange, symbol)
+        assert key == f"{found.venue}:{found.instrument_type}:{key.split(':', 2)[2]}"
+        assert key == key.upper()
+        assert instrument_of(name_of(key)) == key
+
+
+# Every instrument of the catalogues that come with the project, written by hand.
+SHIPPED = """
+binance          BTCUSDT                  BINANCE:SPOT_PAIR:BTC-USDT
+binance          ETHUSDT                  BINANCE:SPOT_PAIR:ETH-USDT
+binance-futures  BTCUSDT                  BINANCE-FUTURES:PERPETUAL:BTC-USDT
+binance-futures  ETHUSDT                  BINANCE-FUTURES:PERPETUAL:ETH-USDT
+deribit          BTC-PERPETUAL            DERIBIT:PERPETUAL:BTC-USD
+deribit          ETH-PERPETUAL            DERIBIT:PERPETUAL:ETH-USD
+deribit          BTC-14FEB25              DERIBIT:FUTURE:BTC-USD-250214
+deribit          BTC-25APR25-200000-P     DERIBIT:OPTION:BTC-USD-250425-200000-PUT
+deribit          BTC_USDC                 DERIBIT:SPOT_PAIR:BTC-USDC
+bybit            BTCUSDT                  BYBIT:PERPETUAL:BTC-USDT
+bybit            BTCUSD                   BYBIT:PERPETUAL:BTC-USD
+bybit            AAVEUSDT                 BYBIT:PERPETUAL:AAVE-USDT
+bybit-spot       BTCUSDT                  BYBIT-SPOT:SPOT_PAIR:BTC-USDT
+okex             BTC-USDT                 OKX:SPOT_PAIR:BTC-USDT
+okex-futures     BTC-USD-240105           OKX-FUTURES:FUTURE:BTC-USD-240105
+okex-futures     BTC-USD_UM_XPERP-310404  OKX-FUTURES:FUTURE:BTC-USD_UM_XPERP-310404
+okex-swap        BTC-USDT-SWAP            OKX-SWAP:PERPETUAL:BTC-USDT
+okex-swap        BTC-USDC-SWAP            OKX-SWAP:PERPETUAL:BTC-USDC
+"""
+
+
+def test_every_symbol_of_the_shipped_catalogues_has_the_key_written_by_hand():
+    found = set()
+    for path in (Path(__file__).parents[2] / "data" / "tardis-api").glob("exchange_*.json"):
+        catalogue = json.loads(path.read_text())
+        for each in catalogue["datasets"]["symbols"]:
+            if each["id"] not in ("SPOT", "PERPETUALS", "FUTURES", "OPTIONS"):
+                key = key_of(catalogue["id"], each["id"], each["type"])
+                assert tardis_symbol(key) == (catalogue["id"], each["id"])
+                found.add((catalogue["id"], each["id"], key))
+            assert is_instrument(each["id"], each["type"]) is (each["id"] not in GROUPS)
+    assert found == {tuple(line.split()) for line in SHIPPED.strip().splitlines()}

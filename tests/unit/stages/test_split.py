@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 from collections import defaultdict
 from collections.abc import Iterator
@@ -134,22 +135,38 @@ def test_content_does_not_depend_on_how_the_bytes_came(tmp_path) -> None:
     assert all(one[key].path.read_bytes() == other[key].path.read_bytes() for key in one)
 
 
+def grouped(folder: Path, order: list[int], rows: int, waiting: int) -> dict[int, list[int]]:
+    """Return the sizes of row groups of underlyings that come in this order, after a look at their rows."""
+    tails = [line(0, f"C{n}-9AUG24-100-P").split(",", 4)[4] for n in range(12)]
+    body = "".join(
+        f"deribit,C{at}-9AUG24-100-P,{START + 1000 * n},{START + 1000 * n},{tails[at]}"
+        for n, at in zip(range(rows), itertools.cycle(order), strict=False)
+    )
+    with SplitConversion(subject(tuple(f"C{n}-USD" for n in range(12))), folder, waiting) as conversion:
+        conversion.consume(chunks(gzip.compress((HEADER + body).encode(), 1)))
+        found = {ticks.subject.part: ticks for ticks in conversion.finish("0" * 32, 1)}
+    for at in range(12):
+        times = pl.read_parquet(found[f"C{at}-USD"].path, columns=["timestamp"]).to_series().dt.timestamp("us")
+        assert times.to_list() == [START + 1000 * n for n in range(rows) if order[n % len(order)] == at]
+    groups = {at: pq.read_metadata(found[f"C{at}-USD"].path) for at in range(12)}
+    return {at: [g.row_group(n).num_rows for n in range(g.num_row_groups)] for at, g in groups.items()}
+
+
 @pytest.mark.slow
-def test_row_groups_are_whole_where_rows_abound_and_few_rows_wait(tmp_path) -> None:
-    names = [f"C{n}-9AUG24-100-P" for n in range(12)]
-    rows = 2 * WAITING_ROWS_MAX
-    often = [0] * 8 + list(range(12))
-    text = HEADER + "".join(line(n, names[often[n % 20]]) for n in range(rows))
-    found = converted(text, tmp_path, subject(tuple(f"C{n}-USD" for n in range(12))))
-    groups = {key: pq.read_metadata(ticks.path) for key, ticks in found.items()}
-    sizes = {key: [m.row_group(n).num_rows for n in range(m.num_row_groups)] for key, m in groups.items()}
-    assert max(max(each) for each in sizes.values()) == 131_072
-    assert all(sum(each) == found[key].span.rows for key, each in sizes.items())
-    assert sum(len(each) for each in sizes.values()) < 30
-    for at, name in enumerate(names):
-        times = pl.read_parquet(found[f"DERIBIT:{name.split('-', 1)[0]}-USD"].path, columns=["timestamp"]).to_series()
-        mine = [START + 1000 * n for n in range(rows) if often[n % 20] == at]
-        assert times.dt.timestamp("us").to_list() == mine
+def test_row_groups_are_whole_where_rows_abound(tmp_path) -> None:
+    order = [0] * 40 + list(range(12))
+    sizes = grouped(tmp_path, order, 170_000, WAITING_ROWS_MAX)
+    assert sizes[0] == [131_072, sum(order[n % len(order)] == 0 for n in range(170_000)) - 131_072]
+    assert {len(each) for at, each in sizes.items() if at} == {1}
+
+
+@pytest.mark.slow
+def test_of_too_many_rows_that_wait_the_most_are_written_early(tmp_path) -> None:
+    order = [0, 0, *range(12)]
+    sizes = grouped(tmp_path, order, 150_000, 100_000)
+    # Whether too many wait is asked after each 131,072 rows of the file.
+    assert sizes[0][0] == sum(order[n % len(order)] == 0 for n in range(131_072))
+    assert [at for at, each in sizes.items() if len(each) > 1] == [0, 1]
 
 
 @pytest.mark.parametrize(
