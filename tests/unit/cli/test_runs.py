@@ -110,7 +110,10 @@ def test_a_run_is_submitted_shown_validated_explained_and_cleaned(env: dict[str,
     assert "■■" in run(env, "status").stdout
     assert run(env, "status", document["id"][:12], "--watch").returncode == 0
     assert "download/2024-08-01/BINANCE:SPOT_PAIR:BTC-USDT" in run(env, "logs", "--shard", "0").stdout
-    assert run(env, "validate", *TWO_DAYS).stdout == "4 of 4 verified · 0 missing · 0 duplicated\n"
+    assert run(env, "validate", *TWO_DAYS).stdout.splitlines() == [
+        "4 of 4 verified · 0 missing · 0 duplicated",
+        "sealed  not yet: candles of 4 instrument-days; runner submit candles",
+    ]
     gaps = run(env, "validate", *TWO_DAYS[:-1], "2024-08-03", "-o", "json")
     assert gaps.returncode == 3
     assert [gap["day"] for gap in json.loads(gaps.stdout)["gaps"]] == ["2024-08-03", "2024-08-03"]

@@ -281,7 +281,7 @@ def test_each_reason_names_its_run_and_what_mends_it(world) -> None:
 def test_every_state_of_an_object_is_explained(complete) -> None:
     run = next(ledger.run_ids(complete.store))
     (present,) = explained(complete, BTC.lower(), DAYS[0])
-    assert (present.state, present.reason) == ("present", f"done, 60 rows, by {run}")
+    assert (present.state, present.reason) == ("present", f"done, 60 rows, by {run}; its candles are provisional")
     assert present.object_key == layout.ticks(DAYS[0], "trades", BTC)
     (unknown,) = explained(complete, BTC, DAYS[0], "liquidations")
     assert unknown.state == "not_expected"
