@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import urllib.request
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -41,6 +42,14 @@ def cluster() -> None:
     assert kubectl("get", "nodes", "-o", "name"), "the cluster does not answer: scripts/kind up"
 
 
+def _answers(server: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{server}/__sandbox/stats", timeout=10):
+            return True
+    except OSError:
+        return False
+
+
 @pytest.fixture(scope="session")
 def site(cluster: None) -> Iterator[Site]:
     namespace = f"e2e-sandboxes-{uuid.uuid4().hex[:8]}"
@@ -58,7 +67,11 @@ def site(cluster: None) -> Iterator[Site]:
 
     found = Site(url("tardis"), url("gcs"))
     os.environ["STORAGE_EMULATOR_HOST"] = found.gcs
-    until(lambda: found.control("GET", "stats"), "the source answers on a node's port")
+    for server in (found.tardis, found.gcs):
+        until(
+            lambda at=server: _answers(at),
+            f"{server} answers: nodes learn of a new port a moment after its pod is ready",
+        )
     yield found
     kubectl("delete", "namespace", namespace, "--wait=false")
 
