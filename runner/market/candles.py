@@ -25,7 +25,7 @@ from runner.market.joined import Joined, JoinedBars
 from runner.market.medians import Delays, Times, medians
 from runner.market.names import TIMEFRAMES
 from runner.market.schema import CANDLES
-from runner.market.slices import SLICE_ROWS, Run, Slices
+from runner.market.slices import SLICE_ROWS, Run, Sliced, Slices
 
 __all__ = ["SLICE_ROWS", "Bars", "TradeCandles"]
 
@@ -92,7 +92,7 @@ def _roll_up(parts: _Parts, factor: int) -> _Parts:
     return wide
 
 
-class TradeCandles:
+class TradeCandles(Sliced):
     """Folds trades into candles; `add` batches in file order, `next_file` between files, then `finish`.
 
     Open and close are the first and last trade in arrival order, at every timeframe. Rows whose exchange time lies on
@@ -121,21 +121,6 @@ class TradeCandles:
         self._parts: _Parts = {name: np.full(BUCKETS, empty) for name, (_, empty) in _JOINED.items()}
         self._parts |= {"open": np.full(BUCKETS, np.nan), "close": np.full(BUCKETS, np.nan)}
 
-    @property
-    def rows_before(self) -> int:
-        """Return how many rows lie before the day."""
-        return self._slices.rows_before
-
-    @property
-    def rows_in(self) -> int:
-        """Return how many rows lie on the day."""
-        return self._slices.rows_in
-
-    @property
-    def rows_after(self) -> int:
-        """Return how many rows lie after the day."""
-        return self._slices.rows_after
-
     def add(self, batch: pa.RecordBatch) -> None:
         """Fold in the next rows of the file: columns timestamp, local_timestamp, side, price, amount.
 
@@ -151,14 +136,6 @@ class TradeCandles:
                 equals(batch.column("side"), "sell"),
             )
         )
-
-    def skip(self, rows: int) -> None:
-        """Pass over the next rows of the file, none of which lies on the day; they are not counted here."""
-        self._slices.skip(rows)
-
-    def next_file(self) -> None:
-        """End the file: the rows that follow are of the next one."""
-        self._slices.next_file()
 
     def finish(self, times: Times, joined: Joined | None = None) -> dict[str, pa.Table]:
         """Return the candles of the day by timeframe, one row per bar, columns of `schema.CANDLES`.

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from runner.market.bars import BASE_US, BUCKETS, NEVER_US, Bars, Floats, Ints, equals, integers, numbers
 from runner.market.names import TIMEFRAMES
-from runner.market.slices import Run, Slices
+from runner.market.slices import Run, Sliced, Slices
 
 TICKER_COLUMNS = ("funding_rate", "predicted_funding_rate", "index_price", "mark_price", "open_interest")
 _INTEREST = "open_interest"
@@ -127,7 +127,7 @@ class Tickers:
 _SUMS = ("buy", "sell", "amount")
 
 
-class Liquidations:
+class Liquidations(Sliced):
     """Folds liquidations into sums by side; `add` batches in file order, `next_file` between files.
 
     A row counts in `liquidation_count` whatever its side; its amount counts as 0 where it has none.
@@ -148,21 +148,6 @@ class Liquidations:
         self._rows = np.zeros(BUCKETS, np.int64)
         self._local = np.full(BUCKETS, NEVER_US)
 
-    @property
-    def rows_before(self) -> int:
-        """Return how many rows lie before the day; like its neighbours, complete after `next_file`."""
-        return self._slices.rows_before
-
-    @property
-    def rows_in(self) -> int:
-        """Return how many rows lie on the day."""
-        return self._slices.rows_in
-
-    @property
-    def rows_after(self) -> int:
-        """Return how many rows lie after the day."""
-        return self._slices.rows_after
-
     def add(self, batch: pa.RecordBatch) -> None:
         """Fold in the next rows of the file: columns timestamp, local_timestamp, side, amount."""
         side, amount = batch.column("side"), batch.column("amount").to_numpy(zero_copy_only=False)
@@ -175,14 +160,6 @@ class Liquidations:
                 equals(side, "sell"),
             )
         )
-
-    def skip(self, rows: int) -> None:
-        """Pass over the next rows of the file, none of which lies on the day."""
-        self._slices.skip(rows)
-
-    def next_file(self) -> None:
-        """End the file: the rows that follow are of the next one."""
-        self._slices.next_file()
 
     def _fold(self, run: Run) -> None:
         _, local, amount, buy, sell = run.columns

@@ -97,3 +97,32 @@ class Slices:
             columns, order, bucket = [values[by_bar] for values in columns], order[by_bar], bucket[by_bar]
         starts = np.flatnonzero(np.append(True, bucket[1:] != bucket[:-1]))
         self._fold(Run(bucket[starts], starts, order, tuple(columns)))
+
+
+class Sliced:
+    """What every accumulator of slices tells of its rows, and is told of the files they come in."""
+
+    _slices: Slices
+
+    @property
+    def rows_before(self) -> int:
+        """Return how many rows lie before the day; like its neighbours, complete after `next_file`."""
+        return self._slices.rows_before
+
+    @property
+    def rows_in(self) -> int:
+        """Return how many rows lie on the day."""
+        return self._slices.rows_in
+
+    @property
+    def rows_after(self) -> int:
+        """Return how many rows lie after the day."""
+        return self._slices.rows_after
+
+    def skip(self, rows: int) -> None:
+        """Pass over the next rows of the file, none of which lies on the day."""
+        self._slices.skip(rows)
+
+    def next_file(self) -> None:
+        """End the file: the rows that follow are of the next one."""
+        self._slices.next_file()
