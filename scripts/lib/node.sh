@@ -21,7 +21,7 @@ make_node() { # make_node BASE IMAGE
   cp images/node/Dockerfile "$work"
   DOCKER_BUILDKIT=0 docker build --network none --build-arg "BASE=$1" --target proxy --tag runner-node-proxy "$work"
   DOCKER_BUILDKIT=0 docker build --network none --build-arg "BASE=$1" --tag runner-node-empty "$work"
-  component_images >"$work/components"
+  component_images "$work/root" >"$work/components"
   fill_node "$2" "$work/components"
   xargs docker image rm runner-node-proxy runner-node-empty <"$work/components"
   rm -rf "$work"
@@ -39,10 +39,10 @@ stage_root() { # stage_root FOLDER: kind's own files and our binaries where a no
   printf '%s' "$KUBERNETES" >"$root/kind/version"
 }
 
-component_images() { # make what the control plane runs, named as kubeadm names it; print the names
-  local name kubernetes=$cache/kubernetes-$KUBERNETES sandbox
+component_images() { # component_images ROOT: make what the control plane runs, named as kubeadm names it; print the names
+  local root=$1 name kubernetes=$cache/kubernetes-$KUBERNETES sandbox
   # The image that kind's containerd is configured to hold pods with may be another version than kubeadm's.
-  sandbox=$(sed -n 's/.*sandbox_image = "\(.*\)"/\1/p' "$cache/tmp-node/root/etc/containerd/config.toml")
+  sandbox=$(sed -n 's/.*sandbox_image = "\(.*\)"/\1/p' "$root"/etc/containerd/config.toml)
   make_pause "$cache/tmp-node/pause"
   for name in $("$kubernetes/kubeadm" config images list --kubernetes-version "$KUBERNETES") "$sandbox"; do
     case $name in
