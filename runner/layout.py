@@ -155,6 +155,15 @@ def available_tick_data(day: date) -> str:
     return f"available_tick_data/by_date/day-{day}/available_data.parquet"
 
 
+def probe(token: str) -> str:
+    """Return the key of an object that is written only to see whether that can be done, and deleted at once.
+
+    >>> probe("5f1e")
+    '_doctor/5f1e'
+    """
+    return f"_doctor/{token}"
+
+
 def output_prefixes(day: date, data_type: str) -> tuple[str, ...]:
     """Return the prefixes under which the outputs of a day and data type lie, the ticks' last.
 

@@ -53,6 +53,7 @@ COMMANDS: Mapping[str, _Command] = {
         "What the store's instrument tables list, and how days differ.",
         is_group=True,
     ),
+    "doctor": _Command("doctor", ("doctor",), "Check what a run needs, and say what mends it."),
     "config": _Command("config", ("config",), "Show every setting, its value and where it comes from."),
     "sandbox": _Command(
         "sandbox", ("tardis", "gcs"), "Stand-ins for the outside, for tests and trials.", is_group=True

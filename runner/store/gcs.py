@@ -102,6 +102,15 @@ class GcsStore:
         lost: list[Exception] = []  # tries without an answer: what is gone afterwards, one of them has deleted
         return self._use(f"delete {key!r}", lambda: self._delete(key, if_generation, lost))
 
+    def lacking(self) -> tuple[str, ...]:
+        """Return the permissions that a store needs and this process lacks on the whole bucket, as the bucket says."""
+        return self._use("ask what the bucket grants", self._access.lacking)
+
+    @property
+    def identity(self) -> str:
+        """Return who this process is to the bucket, as far as it knows; more once something was asked."""
+        return self._connection.identity
+
     # Names.
 
     def _check(self, key: str) -> None:

@@ -74,7 +74,7 @@ class Access:
                 f"{fact}; {_LOG_IN} as one who has {ROLE} on gs://{self.name}",
             )
         try:
-            lacking = self._lacking()
+            lacking = self.lacking()
         except foreign() as fault:
             return TransientError(f"{fact}; nor can gs://{self.name} say what it grants: {text_of(fault)}, try again")
         who = self.connection.identity
@@ -89,8 +89,11 @@ class Access:
             "minutes to work), or use other credentials"
         )
 
-    def _lacking(self) -> tuple[str, ...]:
-        """Return the permissions that the bucket does not grant; all of them when it does not even say."""
+    def lacking(self) -> tuple[str, ...]:
+        """Return the permissions that the bucket does not grant; all of them when it does not even say.
+
+        Raises what Google's client raises.
+        """
         patience = self.patience
         try:
             granted = self.connection.bucket.test_iam_permissions(

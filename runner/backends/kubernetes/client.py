@@ -158,6 +158,19 @@ class Client:
         with response:
             return self._body(response).decode(errors="replace")
 
+    def ask(self, path: str, *, what: str, body: Object | None = None) -> tuple[Object, str]:
+        """Return what any path of the API says, or makes of a body, and the Date of its answer; `what` is for errors.
+
+        This is for questions about the cluster and about us: what a run has goes by kind.
+        """
+        method = "POST" if body else "GET"
+        with self._exchange(method, f"{self.server}{path}", what, body=body) as response:
+            try:
+                answer: Object = json.loads(self._body(response))
+            except ValueError as e:
+                raise ConfigError(f"cluster {self.server}: answers, but not as an API server does; see its URL") from e
+            return answer, response.headers.get("Date", "")
+
     def _json(  # noqa: PLR0913 - the parts of a request
         self,
         method: str,
@@ -185,6 +198,11 @@ class Client:
     ) -> urllib3.BaseHTTPResponse:
         url = f"{self.server}{_path(kind, self.namespace, name)}?{urlencode(query or {})}"
         what = f"{verb or _VERBS[method]} {kind}{'/log' if name.endswith('/log') else ''}"
+        return self._exchange(method, url, what, body=body, read_s=read_s)
+
+    def _exchange(
+        self, method: str, url: str, what: str, *, body: Object | None, read_s: float = ANSWER_S
+    ) -> urllib3.BaseHTTPResponse:
         kind_of_body = {"Content-Type": _MERGE_PATCH if method == "PATCH" else "application/json"} if body else {}
         encoded = json.dumps(body).encode() if body else None
         for is_last in (False, True):

@@ -46,6 +46,11 @@ class Api:
     compacted: int = 0
     version: int = 0
     hang_ups: int = 0
+    about: dict[str, Object] = field(default_factory=lambda: {"/version": {"gitVersion": "v1.35.4"}})
+    """What other paths answer; where there is nothing they are not found."""
+    user: str = "ci"
+    ahead_s: float = 0.0
+    """How far the server's clock is ahead."""
     changed: threading.Condition = field(default_factory=threading.Condition)
     uids: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     url: str = ""
@@ -132,7 +137,13 @@ class _Request(BaseHTTPRequestHandler):
         if fault is not None and not fault.after:
             self._strike(fault)
             return
-        kind, _, name = parts.path.split("/namespaces/market/")[1].partition("/")
+        if parts.path in _REVIEWS:
+            self._answer(201, {**body, "status": _REVIEWS[parts.path](self.api, body)})
+            return
+        kind, _, name = parts.path.partition("/namespaces/market/")[2].partition("/")
+        if kind not in self.api.objects:
+            self._about(parts.path)
+            return
         asked = self._verb(name, query), f"{kind}/log" if name.endswith("/log") else kind
         if self.api.allowed is not None and asked not in self.api.allowed:
             self._status(403, f'{kind} is forbidden: User "ci" cannot {asked[0]} resource "{asked[1]}"')
@@ -142,6 +153,21 @@ class _Request(BaseHTTPRequestHandler):
             self._strike(fault)
             return
         self._act(kind, name, query, body)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        return super().date_time_string((timestamp or time.time()) + self.api.ahead_s)
+
+    def _about(self, path: str) -> None:
+        kind, _, name = path.rpartition("/")
+        asked = ("get", kind.rpartition("/")[2]) if kind.endswith(_NAMED) else ("list", name)
+        if path != "/version" and self.api.allowed is not None and asked not in self.api.allowed:
+            self._status(
+                403, f'{asked[1]} is forbidden: User "{self.api.user}" cannot {asked[0]} resource "{asked[1]}"'
+            )
+        elif path in self.api.about:
+            self._answer(200, self.api.about[path])
+        else:
+            self._answer(404, {"message": f'{kind} "{name}" not found', "reason": "NotFound", "code": 404})
 
     def _verb(self, name: str, query: dict[str, str]) -> str:
         if self.command == "GET":
@@ -252,6 +278,20 @@ class _Request(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+
+def _access(api: Api, review: Object) -> Object:
+    asked = review["spec"]["resourceAttributes"]
+    resource = "/".join(filter(None, (asked["resource"], asked.get("subresource"))))
+    is_here = asked["namespace"] == "market" and asked["group"] == ("batch" if resource == "jobs" else "")
+    return {"allowed": is_here and (api.allowed is None or (asked["verb"], resource) in api.allowed)}
+
+
+_NAMED = ("/namespaces", "/secrets", "/serviceaccounts")
+_REVIEWS = {
+    "/apis/authentication.k8s.io/v1/selfsubjectreviews": lambda api, _: {"userInfo": {"username": api.user}},
+    "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews": _access,
+}
 
 
 class _Server(ThreadingHTTPServer):

@@ -1,0 +1,56 @@
+"""All checks, in the order in which one mends what they find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from runner.backends.kubernetes.client import Client
+from runner.doctor import clock, cluster, pods, source, store
+from runner.doctor.check import Check, Verdict, fail, unknown
+from runner.doctor.clock import Reading
+from runner.errors import RunnerError
+from runner.spec import Backend, RunSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """What is examined: a request's settings, the raw values of its pods, the way to its cluster and to its key."""
+
+    spec: RunSpec
+    pod: Mapping[str, Any]
+    connect: Callable[[], Client]
+    read_key: Callable[[], str | None]
+
+
+def examine(patient: Patient) -> Iterator[Check]:
+    """Yield every check that makes sense for these settings: of a cluster only where one is to carry runs out.
+
+    Writes one small object to the store and deletes it. A key is used from here only where runs are carried out here:
+    the source lets one address use it for a while.
+    """
+    readings: list[Reading] = []
+    if patient.spec.backend is Backend.KUBERNETES:
+        yield from _cluster(patient, readings)
+    yield from store.examine(patient.spec.store, readings)
+    yield from source.examine(patient.spec, patient.read_key, readings)
+    yield clock.judged(readings)
+
+
+def _cluster(patient: Patient, readings: list[Reading]) -> Iterator[Check]:
+    names = iter((*cluster.NAMES[1:], *pods.NAMES))
+    try:
+        client = patient.connect()
+    except RunnerError as e:
+        yield fail(cluster.NAMES[0], str(e), "kubectl config get-contexts")
+        client = None
+    if client is not None:
+        checks = list(cluster.examine(client, readings))
+        yield from checks
+        if checks[0].verdict is not Verdict.FAIL:
+            yield from pods.examine(client, patient.pod, is_bucket=patient.spec.store.startswith("gs://"))
+            return
+        names = iter(pods.NAMES)
+    for name in names:
+        yield unknown(name, "the cluster does not answer", "runner doctor")
