@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import io
+import json
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from runner.ledger import canonical
 from runner.task import Source, Stage, Task
 
 PLAN_SCHEMA = pa.schema(
@@ -87,7 +87,9 @@ def run_id(stage: Stage, request: Mapping[str, Any]) -> str:
     >>> run_id(Stage.DOWNLOAD, {}).split("-")[0]
     'download'
     """
-    return f"{stage}-{hashlib.sha256(canonical(request)).hexdigest()[:8]}"
+    # As Helm writes it too, which has no other way: what is not ASCII stays as it is.
+    text = json.dumps(request, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"{stage}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def pass_id(base: str, number: int) -> str:

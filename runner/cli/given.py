@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from runner.backends.kubernetes.values import requests
 from runner.cli.output import say
 from runner.errors import SpecError
 from runner.spec import Resolved, RunSpec, resolve, tardis_key
@@ -62,14 +63,19 @@ class Given:
     flags: Mapping[str, object] = field(default_factory=dict)
     file: Path | None = None
     kubeconfig: str | None = None
+    layers: tuple[tuple[str, Mapping[str, Any]], ...] = ()
 
     def also(self, **flags: object) -> Given:
         """Return this with further values, given by a command rather than by an option of the table."""
         return replace(self, flags={**self.flags, **flags})
 
+    def over(self, files: Sequence[Path] | None) -> Given:
+        """Return this with what files of values say of the run itself. Raises SpecError."""
+        return replace(self, layers=requests(files or ()))
+
     def resolve(self, *, need_store: bool = True) -> Resolved:
         """Return the resolved spec. Raises SpecError."""
-        return resolve(self.flags, self.file, env=os.environ, cwd=Path.cwd(), need_store=need_store)
+        return resolve(self.flags, self.file, env=os.environ, cwd=Path.cwd(), need_store=need_store, layers=self.layers)
 
     def spec(self) -> RunSpec:
         """Return the resolved spec alone. Raises SpecError."""

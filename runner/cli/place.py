@@ -24,7 +24,7 @@ Values = Annotated[
     typer.Option(
         "--values",
         metavar="FILE",
-        help="Raw fields of the Job and its pods (YAML), over the chart's; may be repeated.",
+        help="Values as Helm's -f: raw fields of the Job and its pods, and the run itself; may be repeated.",
         show_default=False,
     ),
 ]

@@ -49,7 +49,7 @@ def render(  # noqa: PLR0913 options
     Applied as it is, the worker of shard 0 plans and the others wait for it.
     """
     chosen = selection(given.flags["select"], force=force)
-    spec = given.also(stage=stage, select=chosen, backend="kubernetes").spec()
+    spec = given.over(values).also(stage=stage, select=chosen, backend="kubernetes").spec()
     run = offline_id(spec)
     files = layers(placement, values, memory)
     filled = values_for(spec, run_id=run, shards=spec.shards, image=spec.image, namespace=spec.namespace, files=files)

@@ -7,19 +7,22 @@ The Tardis key is no part of it: it comes from TARDIS_API_KEY or TARDIS_API_KEY_
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.json_schema import JsonSchemaValue
 
 from runner import logs
 from runner.errors import SpecError
-from runner.market.names import DEFAULT_DATA_TYPES
-from runner.market.symbols import DEFAULT_VENUES
+from runner.market.names import DATA_TYPE_NAMES, DEFAULT_DATA_TYPES
+from runner.market.symbols import DEFAULT_VENUES, INSTRUMENT_TYPES, VENUES
 from runner.spec import values
-from runner.task import Stage
+from runner.spec.files import MAX_INTEGER
+from runner.task import WORKER_STAGES, Stage
 
 MAX_SHARDS = 100_000
 MAX_DAYS = 4_000
@@ -41,21 +44,66 @@ class Backend(StrEnum):
     KUBERNETES = "kubernetes"
 
 
-def _only(kind: str, *valid: str) -> BeforeValidator:
-    return BeforeValidator(values.choice(kind, valid))
+@dataclass(frozen=True, slots=True, eq=False)
+class _Reader(BeforeValidator):
+    """How a value is read, and the JSON schema of what it reads to: all that Helm takes, which cannot tidy."""
+
+    schema: JsonSchemaValue = field(default_factory=dict, kw_only=True)
+
+    def __get_pydantic_json_schema__(self, _: object, __: object) -> JsonSchemaValue:
+        return dict(self.schema)
 
 
-def _whole(low: int, high: int) -> BeforeValidator:
-    return BeforeValidator(values.whole(low, high))
+def _only(kind: str, *valid: str) -> _Reader:
+    return _Reader(values.choice(kind, valid), schema={"enum": [str(name) for name in valid]})
 
 
-Seconds = Annotated[float, BeforeValidator(values.positive("seconds"))]
-Url = Annotated[str, BeforeValidator(values.http_url)]
-Flag = Annotated[bool, BeforeValidator(values.flag)]
-Day = Annotated[date | None, BeforeValidator(lambda value: None if value is None else values.day(value))]
-Text = Annotated[str | None, BeforeValidator(lambda value: None if value is None else values.word(value))]
-Name = Annotated[str | None, BeforeValidator(lambda value: None if value is None else values.visible(value))]
-Namespace = Annotated[str | None, BeforeValidator(lambda value: None if value is None else values.namespace(value))]
+def _whole(low: int, high: int) -> _Reader:
+    return _Reader(values.whole(low, high), schema={"type": "integer", "minimum": low, "maximum": high})
+
+
+def _text(read: Callable[[object], str], pattern: str) -> _Reader:
+    return _Reader(read, schema={"type": "string", "pattern": pattern})
+
+
+def _several(read: Callable[[object], tuple[str, ...]], least: int, **item: object) -> _Reader:
+    return _Reader(read, schema={"type": "array", "items": item, "minItems": least, "uniqueItems": True})
+
+
+def _some_of(valid: Sequence[str], read: Callable[[object], tuple[str, ...]], least: int) -> _Reader:
+    return _several(values.some(read) if least else read, least, enum=list(valid))
+
+
+# Whole seconds alone: readers of YAML write fractions in their own ways.
+Seconds = Annotated[
+    float, _Reader(values.positive("seconds"), schema={"type": "integer", "minimum": 1, "maximum": _NEVER})
+]
+Url = Annotated[str, _text(values.http_url, r"^https?://[A-Za-z0-9.-]+(:[1-9][0-9]{0,4})?(/[!-.0->A-~]+)*$")]
+Flag = Annotated[bool, _Reader(values.flag, schema={"type": "boolean"})]
+Day = Annotated[date, _text(values.day, r"^(20[1-9][0-9]|2100)-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])$")]
+Word = Annotated[str, _text(values.word, r"^[A-Za-z0-9_.@-]{1,100}$")]
+Name = Annotated[str, _text(values.visible, r"^[!-,.-~][!-~]{0,299}$")]
+Namespace = Annotated[str, _text(values.namespace, r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+Store = Annotated[
+    str,
+    _text(
+        lambda value: value and values.store_url(value),
+        r"^(gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^/\p{Z}\p{C}]+)*|file://(/[^/.\p{Z}\p{C}][^/\p{Z}\p{C}]*)+)?$",
+    ),
+]
+Venues = Annotated[tuple[str, ...], _some_of([venue.venue for venue in VENUES], values.venues, 1)]
+InstrumentTypes = Annotated[tuple[str, ...], _some_of(INSTRUMENT_TYPES, values.instrument_types, 0)]
+DataTypes = Annotated[tuple[str, ...], _some_of(DATA_TYPE_NAMES, values.data_types, 1)]
+# Upper case, as they are read: letters that have no case are those of other alphabets.
+Selectors = Annotated[
+    tuple[str, ...],
+    _several(
+        values.selectors,
+        0,
+        type="string",
+        pattern=r"^[A-Z0-9\p{Lo}:_.*?\[\]!@+&$/=()][A-Z0-9\p{Lo}:_.*?\[\]!@+&$/=()-]{0,199}$",
+    ),
+]
 
 
 class _Section(BaseModel):
@@ -101,34 +149,30 @@ class RunSpec(_Section):
     configured: `resolve` refuses it.
     """
 
-    stage: Annotated[Stage, _only("stage", *Stage)] = Stage.DOWNLOAD
-    start_date: Day = Field(None, alias="startDate")
-    end_date: Day = Field(None, alias="endDate")
-    venues: Annotated[tuple[str, ...], BeforeValidator(values.some(values.venues))] = DEFAULT_VENUES
-    instrument_types: Annotated[tuple[str, ...], BeforeValidator(values.instrument_types)] = Field(
-        (), alias="instrumentTypes"
-    )
-    instruments: Annotated[tuple[str, ...], BeforeValidator(values.selectors)] = ()
-    data_types: Annotated[tuple[str, ...], BeforeValidator(values.some(values.data_types))] = Field(
-        DEFAULT_DATA_TYPES, alias="dataTypes"
-    )
+    stage: Annotated[Stage, _only("stage", *WORKER_STAGES)] = Stage.DOWNLOAD
+    start_date: Day | None = Field(None, alias="startDate")
+    end_date: Day | None = Field(None, alias="endDate")
+    venues: Venues = DEFAULT_VENUES
+    instrument_types: InstrumentTypes = Field((), alias="instrumentTypes")
+    instruments: Selectors = ()
+    data_types: DataTypes = Field(DEFAULT_DATA_TYPES, alias="dataTypes")
     max_instruments: Annotated[int, _whole(1, _NEVER)] | None = Field(None, alias="maxInstruments")
     """The first so many instruments of each venue and day, by key."""
     select: Annotated[Selection, _only("selection", *Selection)] = Selection.MISSING
-    parent: Text = None
+    parent: Word | None = None
     """The run whose failed tasks are taken."""
-    store: Annotated[str, BeforeValidator(lambda value: value and values.store_url(value))] = ""
+    store: Store = ""
     store_refusal_s: Seconds = Field(60.0, alias="storeRefusalSeconds")
     """A bucket must refuse a worker for so long before it is believed; commands believe it at once."""
     shards: Annotated[int, _whole(1, MAX_SHARDS)] = 8
     parallelism: Annotated[int, _whole(1, MAX_SHARDS)] = 4
     """Shards at work at the same time."""
     backend: Annotated[Backend, _only("backend", *Backend)] = Backend.LOCAL
-    namespace: Namespace = None
+    namespace: Namespace | None = None
     """Where a cluster's Job lives; without one it is the context's."""
-    context: Name = None
+    context: Name | None = None
     """The kubeconfig's context that names the cluster; without one it is the current one."""
-    image: Name = None
+    image: Name | None = None
     """What a cluster's pods run."""
     log_format: Annotated[str, _only("log format", *logs.FORMATS)] = Field("text", alias="logFormat")
     log_level: Annotated[str, _only("log level", *logs.LEVELS)] = Field("INFO", alias="logLevel")
@@ -149,9 +193,12 @@ class RunSpec(_Section):
         return self
 
     def to_json(self) -> str:
-        """Return the canonical JSON of this spec: every value, sorted keys, the same bytes for equal specs."""
-        document = self.model_dump(mode="json", by_alias=True)
-        return json.dumps(document, sort_keys=True, separators=(",", ":"))
+        """Return the canonical JSON of this spec: every value, sorted keys, the same bytes for equal specs.
+
+        They are those that Helm writes: whole numbers as such, what is not ASCII as it is.
+        """
+        document = _plain(self.model_dump(mode="json", by_alias=True))
+        return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @classmethod
     def from_json(cls, text: str, *, where: str = "RUNNER_SPEC") -> Self:
@@ -190,6 +237,12 @@ def fields(model: type[BaseModel] = RunSpec, prefix: str = "") -> tuple[str, ...
         is_section = isinstance(kind, type) and issubclass(kind, BaseModel)
         found += fields(kind, f"{key}.") if is_section else [key]
     return tuple(found)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return int(value) if isinstance(value, float) and value.is_integer() and value < MAX_INTEGER else value
 
 
 def _line(error: ValidationError, *, origins: Mapping[str, str], default: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resources
 from pathlib import Path
@@ -40,17 +40,19 @@ class _Given:
     origin: str
 
 
-def resolve(
+def resolve(  # noqa: PLR0913 the sources of values
     flags: Mapping[str, object],
     run_file: Path | None = None,
     *,
     env: Mapping[str, str],
     cwd: Path,
     need_store: bool = True,
+    layers: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> Resolved:
-    """Return the spec that flags > run file > environment > `runner.yaml` in `cwd` > defaults make.
+    """Return the spec that flags > run file > `layers` > environment > `runner.yaml` in `cwd` > defaults make.
 
-    `flags` has dotted camelCase keys; None is not given. A relative store path is relative to `cwd`.
+    `flags` has dotted camelCase keys; None is not given. `layers` are names and run sections of files with values for a
+    cluster, the last one wins; null there takes away. A relative store path is relative to `cwd`.
     Raises SpecError: one line with what is wrong, in which source, and what to do.
     """
     given: dict[str, _Given] = {}
@@ -58,11 +60,13 @@ def resolve(
     sources = (
         _of_file(own_file, DEFAULT_FILE) if own_file.exists() else (),
         _of_environment(env),
+        *(_of_layer(document, name) for name, document in layers),
         _of_file(cwd / run_file, str(run_file)) if run_file is not None else (),
         _of_flags(flags),
     )
     for source in sources:
         given.update((item.key, item) for item in source)
+    given = {key: item for key, item in given.items() if item.value is not None}
     origins = {key: item.origin for key, item in given.items()}
     spec = RunSpec.build(_nested(given), origins=origins, default="default")
     if need_store and not spec.store:
@@ -129,6 +133,11 @@ def _of_file(path: Path, name: str) -> Iterator[_Given]:
         yield _checked(key, value, f"{values.shown(name)}:{key}")
 
 
+def _of_layer(document: Mapping[str, Any], name: str) -> Iterator[_Given]:
+    for key, value in _flat(document, where=f"{name}:run", nulls=True):
+        yield _checked(key, value, f"{name}:run.{key}")
+
+
 def _of_environment(env: Mapping[str, str]) -> Iterator[_Given]:
     table = aliases()
     by_variable: dict[str, str] = {**table["environment"], **{variable_of(key): key for key in fields()}}
@@ -153,7 +162,9 @@ def _of_variable(name: str, key: str, value: str) -> _Given:
     return _checked(key, value, f"env {name}")
 
 
-def _flat(document: Mapping[str, Any], *, where: str, prefix: str = "") -> Iterator[tuple[str, object]]:
+def _flat(
+    document: Mapping[str, Any], *, where: str, prefix: str = "", nulls: bool = False
+) -> Iterator[tuple[str, object]]:
     known = fields()
     for name, value in document.items():
         key = f"{prefix}{name}"
@@ -163,11 +174,11 @@ def _flat(document: Mapping[str, Any], *, where: str, prefix: str = "") -> Itera
         if any(field.startswith(f"{key}.") for field in known):
             if not isinstance(value, dict):
                 raise SpecError(f"{shown}: must hold keys of its own, such as {_first(known, key)}")
-            yield from _flat(value, where=where, prefix=f"{key}.")
+            yield from _flat(value, where=where, prefix=f"{key}.", nulls=nulls)
         elif key not in known:
             tops = [*known, *(field.split(".")[0] for field in known if "." in field)]
             raise SpecError(f"{shown}: no such key{values.nearest(key, tops)}")
-        elif value is None:
+        elif value is None and not nulls:
             raise SpecError(f"{shown}: has no value; give one or remove the line")
         else:
             yield key, value

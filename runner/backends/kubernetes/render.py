@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from runner.backends.kubernetes.values import chart
+from runner.backends.kubernetes.values import chart, without_nulls
 from runner.errors import ConfigError, SpecError
 from runner.spec.files import dump, parse
 
@@ -21,7 +21,7 @@ def job(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the Job that these values make, without fields that are null. Raises SpecError for text that is none."""
     template = chart().joinpath(_TEMPLATE).read_text(encoding="utf-8")
     document = parse(fill(template, values), name=_TEMPLATE, typed=True)
-    return {key: _without_nulls(value) for key, value in document.items()}
+    return without_nulls(document)
 
 
 def yaml(values: Mapping[str, Any]) -> str:
@@ -57,9 +57,3 @@ def _at(values: object, path: list[str]) -> object:
     for name in path:
         values = values.get(name) if isinstance(values, Mapping) else None
     return values
-
-
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value

@@ -13,27 +13,14 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from runner.errors import WORKER_EXITS, Action, SpecError
+from runner.backends.kubernetes.fixed import FIXED, KEY_VARIABLE, RUN_LABEL, STAGE_LABEL
+from runner.errors import SpecError
 from runner.logs import escape, redact
-from runner.spec import RunSpec
+from runner.spec import Backend, RunSpec
 from runner.spec.files import parse, read
 
-# The labels of everything that belongs to a run: which run, and what it does.
-RUN_LABEL = "runner/run"
-STAGE_LABEL = "runner/stage"
-LABELS: Mapping[str, str] = {
-    "app.kubernetes.io/name": "runner",
-    "app.kubernetes.io/component": "worker",
-    "app.kubernetes.io/managed-by": "runner",
-}
-CONTAINER = "worker"
-SCRATCH = "/scratch"
-KEY_FILE = "/var/run/secrets/runner/tardis-api-key"
-
-_KEY_VARIABLE = "TARDIS_API_KEY"
 _LABEL_CHARS = 63
-_VARIABLE_BYTES = 100_000  # Linux takes 128 KiB of one
-_ACTIONS: Mapping[Action, str] = {Action.FAIL_SHARD: "FailIndex", Action.FAIL_RUN: "FailJob"}
+VARIABLE_BYTES = 100_000  # Linux takes 128 KiB of one
 
 Layer = Path | Mapping[str, Any]
 
@@ -58,22 +45,39 @@ def placement(name: str) -> Mapping[str, Any]:
 
 
 def load_values(layers: Sequence[Layer] = ()) -> dict[str, Any]:
-    """Return the chart's values with these laid over them in turn: maps merge, lists replace, null takes away.
+    """Return the chart's values with these laid over each other, then over them, as Helm does it.
 
-    Raises SpecError, naming file and key, for what the chart does not know.
+    Maps merge, lists replace, null takes away. Raises SpecError, naming file and key, for what the chart does not know.
     """
-    defaults = merged = _shipped("values.yaml")
+    defaults = _shipped("values.yaml")
+    over: dict[str, Any] = {}
     for layer in layers:
         name = escape(str(layer)) if isinstance(layer, Path) else "values"
         values = read(layer, name=name, typed=True) if isinstance(layer, Path) else dict(layer)
         _check(values, defaults, name)
-        merged = _merge(merged, values)
-    return merged
+        over = _merge(over, values)
+    return without_nulls(_merge(defaults, over))
 
 
 def documents(layers: Sequence[Layer]) -> tuple[Mapping[str, Any], ...]:
-    """Return layers as the values that they hold, files read."""
-    return tuple(read(each, name=escape(str(each)), typed=True) if isinstance(each, Path) else each for each in layers)
+    """Return what layers hold of pods, files read."""
+    read_ = (read(each, name=escape(str(each)), typed=True) if isinstance(each, Path) else each for each in layers)
+    return tuple({"pod": values["pod"]} for values in read_ if values.get("pod"))
+
+
+def requests(paths: Sequence[Path]) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    """Return the name of each file of values with what it says of the run itself; Helm alone is told to start it."""
+    found = ((escape(str(path)), read(path, name=escape(str(path)), typed=True).get("run")) for path in paths)
+    return tuple(
+        (name, {key: value for key, value in run.items() if key != "enabled"})
+        for name, run in found
+        if isinstance(run, Mapping)
+    )
+
+
+def without_nulls(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document without keys that hold null, at any depth."""
+    return {key: _bare(value) for key, value in document.items() if value is not None}
 
 
 def values_for(  # noqa: PLR0913 a run, and where it is to run
@@ -96,14 +100,15 @@ def values_for(  # noqa: PLR0913 a run, and where it is to run
         raise SpecError("no image is configured: give --image, set RUNNER_IMAGE, or write pod.image in a --values file")
     _check_name(run_id, shards)
     _check_store(spec.store, pod)
-    sized = spec.model_copy(update={"shards": shards, "parallelism": min(spec.parallelism, shards)})
-    labels = {**(pod.get("labels") or {}), **LABELS, RUN_LABEL: run_id, STAGE_LABEL: str(spec.stage)}
+    parallelism = min(spec.parallelism, shards)
+    where = {"backend": Backend.KUBERNETES, "image": pod["image"], "shards": shards, "parallelism": parallelism}
+    sized = spec.model_copy(update=where)
     volumes, mounts = _volumes(pod)
     job = {
         "name": run_id,
         "namespace": namespace,
-        "labels": labels,
-        "podFailurePolicy": pod_failure_policy(),
+        "labels": {**(pod.get("labels") or {}), **FIXED["labels"], RUN_LABEL: run_id, STAGE_LABEL: str(spec.stage)},
+        "podFailurePolicy": FIXED["podFailurePolicy"],
         "env": _env(sized, run_id, pod),
         "volumes": volumes,
         "volumeMounts": mounts,
@@ -111,41 +116,18 @@ def values_for(  # noqa: PLR0913 a run, and where it is to run
     return {"run": sized.model_dump(mode="json", by_alias=True), "pod": pod, "job": job}
 
 
-def pod_failure_policy() -> dict[str, Any]:
-    """Return what the cluster does with a pod that failed, by the table of exit codes.
-
-    A disruption is nobody's fault and costs no try. Codes outside the table, those of killed processes too, and those
-    that are worth another try match no rule: they count against the shard's tries.
-    """
-    rules: list[dict[str, Any]] = [
-        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-    ]
-    for action, name in _ACTIONS.items():
-        codes = sorted(int(rule.code) for rule in WORKER_EXITS if rule.action is action)
-        rules.append({"action": name, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes}})
-    return {"rules": rules}
-
-
 def _env(spec: RunSpec, run_id: str, pod: Mapping[str, Any]) -> list[dict[str, Any]]:
     text = spec.to_json()
-    if len(text.encode()) > _VARIABLE_BYTES:
+    if len(text.encode()) > VARIABLE_BYTES:
         raise SpecError(f"run {run_id}: its request is {len(text)} characters long; name instruments by globs")
     ours: list[dict[str, Any]] = [
         {"name": "RUNNER_RUN", "value": run_id},
         # The kubelet puts variables in for $(NAME), and $ for $$.
         {"name": "RUNNER_SPEC", "value": text.replace("$", "$$")},
-        {"name": "RUNNER_ATTEMPT", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}},
-        # What the pod asked for, rounded up: the machine's other processors are other pods'.
-        {
-            "name": "RUNNER_THREADS",
-            "valueFrom": {"resourceFieldRef": {"containerName": CONTAINER, "resource": "requests.cpu", "divisor": "1"}},
-        },
-        {"name": "RUNNER_SCRATCH", "value": SCRATCH},
-        {"name": "HOME", "value": "/tmp"},  # noqa: S108 the container's own
+        *FIXED["env"],
+        *(FIXED["key"]["env"] if pod.get("tardisKey") else ()),
     ]
-    if pod.get("tardisKey"):
-        ours.append({"name": f"{_KEY_VARIABLE}_FILE", "value": KEY_FILE})
-    taken = {_KEY_VARIABLE, *(entry["name"] for entry in ours)}
+    taken = {KEY_VARIABLE, *(entry["name"] for entry in ours)}
     for entry in (theirs := pod.get("env") or []):
         if entry.get("name") in taken:
             raise SpecError(f"values: pod.env names {entry['name']}, which a run sets itself; take it out")
@@ -153,17 +135,11 @@ def _env(spec: RunSpec, run_id: str, pod: Mapping[str, Any]) -> list[dict[str, A
 
 
 def _volumes(pod: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    volumes: list[dict[str, Any]] = [
-        {"name": "scratch", "emptyDir": pod.get("scratch") or {}},
-        {"name": "tmp", "emptyDir": {}},
-    ]
-    mounts: list[dict[str, Any]] = [
-        {"name": "scratch", "mountPath": SCRATCH},
-        {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 the container's own
-    ]
+    volumes: list[dict[str, Any]] = [{"name": "scratch", "emptyDir": pod.get("scratch") or {}}, *FIXED["volumes"]]
+    mounts: list[dict[str, Any]] = [*FIXED["mounts"]]
     if secret := pod.get("tardisKey"):
-        volumes.append({"name": "tardis-key", "secret": secret})
-        mounts.append({"name": "tardis-key", "mountPath": str(Path(KEY_FILE).parent), "readOnly": True})
+        volumes.append({"name": FIXED["key"]["mount"]["name"], "secret": secret})
+        mounts.append(FIXED["key"]["mount"])
     return [*volumes, *(pod.get("volumes") or [])], [*mounts, *(pod.get("volumeMounts") or [])]
 
 
@@ -227,11 +203,13 @@ def _texts(value: object) -> Iterator[str]:
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
-        if value is None:
-            merged.pop(key, None)
-        elif isinstance(value, Mapping):
-            below = merged.get(key)
-            merged[key] = _merge(below if isinstance(below, Mapping) else {}, value)
-        else:
-            merged[key] = value
+        below = merged.get(key)
+        is_both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = _merge(dict(below or {}), value) if is_both else value
     return merged
+
+
+def _bare(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return without_nulls(value)
+    return [_bare(item) for item in value] if isinstance(value, list) else value

@@ -70,3 +70,22 @@ def test_a_spec_is_read_without_pyarrow_or_numpy() -> None:
     code = "import sys, runner.spec; print(sorted({'pyarrow', 'numpy', 'rich', 'typer'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_json_is_what_helm_writes() -> None:
+    spec = RunSpec(store="memory://x", instruments="币安-USDT", tardis=TardisSpec(stall_s=2.5, connect_s=30.0))
+    text = spec.to_json()
+    assert '"instruments":["币安-USDT"]' in text
+    assert '"connectSeconds":30,' in text
+    assert '"stallSeconds":2.5,' in text
+
+
+def test_the_schema_takes_the_defaults_and_what_reads_to_itself() -> None:
+    """The bounds of the schema are those of the readers: a value at them is read, one beyond them refused by both."""
+    schema = RunSpec.model_json_schema()["properties"]["shards"]
+    for value, is_good in ((schema["minimum"], True), (schema["maximum"], True), (0, False), (100_001, False)):
+        if is_good:
+            assert RunSpec(shards=value).shards == value
+        else:
+            with pytest.raises(ValidationError):
+                RunSpec(shards=value)

@@ -364,3 +364,14 @@ def test_whatever_a_run_file_holds_it_is_a_spec_or_one_line(tmp_path: Path, body
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_whatever_a_flag_says_it_is_a_spec_or_one_line(tmp_path: Path, key: str, value: str) -> None:
     _assert_spec_or_line({key: value}, None, tmp_path)
+
+
+def test_values_for_a_cluster_lie_between_the_environment_and_the_run_file(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("shards: 5\n")
+    layers = [("a.yaml", {"shards": 3, "parallelism": 3, "maxInstruments": 9}), ("b.yaml", {"maxInstruments": None})]
+    env = {"RUNNER_PARALLELISM": "2", "RUNNER_STORE": "gs://bucket/prefix"}
+    found = resolve({}, Path("run.yaml"), env=env, cwd=tmp_path, layers=layers)
+    assert (found.spec.shards, found.spec.parallelism, found.spec.max_instruments) == (5, 3, None)
+    assert found.origins["parallelism"] == "a.yaml:run.parallelism"
+    with pytest.raises(SpecError, match=r"a\.yaml:run\.shards"):
+        resolve({}, env=env, cwd=tmp_path, layers=[("a.yaml", {"shards": 0})])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from runner.backends.kubernetes import render
 from runner.backends.kubernetes.values import chart, load_values, placement, placements, values_for
 from runner.errors import ConfigError, SpecError
-from runner.spec import RunSpec
+from runner.spec import Backend, RunSpec
 from runner.spec.files import dump
 from runner.worker.identity import identity
 from tests.unit.backends.kubernetes.strict import DEFINITIONS, faults
@@ -170,7 +170,8 @@ def test_the_worker_understands_its_environment(tmp_path: Path) -> None:
     said = {name: value for name, value in env(job()).items() if value is not None}
     # What Kubernetes adds: the index, and the values of fields.
     me = identity({**said, "JOB_COMPLETION_INDEX": "99", "RUNNER_THREADS": "1", "TARDIS_API_KEY_FILE": str(key)})
-    assert (me.run, me.shard, me.spec, me.threads) == ("download-3f9a1c20", 99, SPEC, 1)
+    spec = SPEC.model_copy(update={"backend": Backend.KUBERNETES, "image": "runner:dev"})
+    assert (me.run, me.shard, me.spec, me.threads) == ("download-3f9a1c20", 99, spec, 1)
 
 
 def test_the_attempt_and_the_threads_are_told_by_the_pod() -> None:
@@ -244,7 +245,8 @@ def test_the_template_holds_one_construct_and_no_path_of_nothing() -> None:
     paths = re.findall(r"\{\{ \.Values\.(\S+) \| toJson \}\}", template)
     assert len(paths) == template.count("{{") == template.count("}}")
     for path in paths:
-        place: object = values()
+        # With the fields that are null unless somebody gives them.
+        place: object = {**values(), "pod": yaml.safe_load(chart().joinpath("values.yaml").read_text())["pod"]}
         for name in path.split("."):
             assert isinstance(place, dict)
             assert name in place, path

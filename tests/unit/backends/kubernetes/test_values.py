@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from runner.backends.kubernetes.values import chart, load_values, placement, placements, values_for
+from runner.backends.kubernetes.values import chart, load_values, placement, placements, values_for, without_nulls
 from runner.errors import RunnerError, SpecError
 from runner.spec import RunSpec
 from tests.unit.backends.kubernetes.strict import faults
@@ -62,6 +62,13 @@ def test_the_later_file_wins(file) -> None:
     assert pod(first, second)["image"] == "a"
 
 
+def test_files_lie_over_each_other_before_they_lie_over_the_chart(file) -> None:
+    """As Helm does it: a null does not outlast the file after it, so the chart's own fields are back."""
+    first, second = file("pod: {resources: {limits: null}}"), file("pod: {resources: {limits: {cpu: '1'}}}")
+    assert pod(first)["resources"].keys() == {"requests"}
+    assert pod(first, second)["resources"]["limits"] == {"cpu": "1", "memory": "2Gi", "ephemeral-storage": "10Gi"}
+
+
 def test_layers_do_not_change_each_other(file) -> None:
     before = load_values()
     pod(file("pod: {labels: {a: b}, resources: {limits: {memory: 1Gi}}}"))
@@ -89,7 +96,8 @@ def test_every_placement_gives_a_lost_node_up_after_a_minute() -> None:
     [
         ("pod: {nodeSelecter: {}}", "nodeSelecter; did you mean pod.nodeSelector?"),
         ("pods: {}", "no such key: pods; did you mean pod?"),
-        ("run: {shards: 3}", "no such key: run"),
+        ("run: {shard: 3}", "no such key: run.shard; did you mean run.shards?"),
+        ("run: {image: a}", "no such key: run.image"),
         ("pod: 3", "must hold keys"),
         ("pod: {env: {A: b}}", "pod.env: must be a list"),
         ("pod: {nodeSelector: spot}", "pod.nodeSelector: must be a map"),
@@ -211,7 +219,7 @@ def test_shipped_files_read_the_same_by_other_readers() -> None:
     for name in ("values.yaml", *(f"placement/{each}.yaml" for each in placements())):
         text = chart().joinpath(name).read_text()
         ours = load_values() if name == "values.yaml" else placement(name.split("/")[1].removesuffix(".yaml"))
-        assert yaml.safe_load(text) == ours
+        assert without_nulls(yaml.safe_load(text)) == without_nulls(ours)
 
 
 def test_rights_are_the_least_and_known_to_the_api() -> None:
