@@ -18,6 +18,11 @@ class Stage(StrEnum):
     DOWNLOAD = "download"
     CANDLES = "candles"
     VALIDATE = "validate"
+    PIPELINE = "pipeline"
+
+
+WORKER_STAGES = tuple(stage for stage in Stage if stage is not Stage.PIPELINE)
+"""Stages whose tasks workers do. A pipeline is a run of its own, of one task: its controller has the others done."""
 
 
 class Outcome(StrEnum):

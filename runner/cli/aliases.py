@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from runner.errors import SpecError
-from runner.task import Stage
+from runner.task import WORKER_STAGES
 
 _TAKE_A_STAGE = ("submit", "plan", "render")
 _HELP = ("-h", "--help")
@@ -34,7 +34,7 @@ def modern(words: Sequence[str], commands: Mapping[str, object]) -> list[str]:
 def nearest(commands: Mapping[str, object]) -> Mapping[str, str]:
     """Return every word that may begin a command line, stages and old names too, with what to type for it."""
     old = {name: " ".join(new) for name, new in _commands().items() if _exists(new, commands)}
-    return {**old, **{stage: f"submit {stage}" for stage in Stage}, **{name: name for name in commands}}
+    return {**old, **{stage: f"submit {stage}" for stage in WORKER_STAGES}, **{name: name for name in commands}}
 
 
 def _told(old: str, new: Sequence[str], commands: Mapping[str, object]) -> Sequence[str]:
@@ -47,7 +47,7 @@ def _told(old: str, new: Sequence[str], commands: Mapping[str, object]) -> Seque
 
 
 def _exists(new: Sequence[str], commands: Mapping[str, object]) -> bool:
-    return new[0] in commands and (new[0] not in _TAKE_A_STAGE or new[1] in list(Stage))
+    return new[0] in commands and (new[0] not in _TAKE_A_STAGE or new[1] in WORKER_STAGES)
 
 
 def _commands() -> Mapping[str, Sequence[str]]:

@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, _Command] = {
     "plan": _Command("requests", ("plan",), "Show what a run would do: tasks, shards, bytes."),
     "render": _Command("render", ("render",), "Print the Kubernetes Job of a request, for kubectl apply."),
     "submit": _Command("requests", ("submit",), "Carry a request out, attach to it, or resume it."),
+    "pipeline": _Command("pipeline", ("pipeline",), "Bring days to completeness, stage after stage, and seal them."),
     "validate": _Command("checks", ("validate",), "Compare what should be in the store with what is."),
     "retry": _Command("requests", ("retry",), "Run again what failed in a run."),
     "list": _Command("runs", ("list_runs",), "List the runs of a store."),

@@ -11,9 +11,10 @@ from runner.backends.kubernetes.values import Layer
 from runner.cli.given import CLUSTER, Given
 from runner.errors import SpecError
 from runner.ledger import RunRecord
-from runner.runs import Carrier, Cluster, Local
+from runner.runs import Carrier, Cluster, Controlled, Local
 from runner.spec import Backend, RunSpec
 from runner.store import Store
+from runner.task import Stage
 
 
 class Carriers:
@@ -24,7 +25,9 @@ class Carriers:
         self._clients: dict[tuple[str | None, str | None, bool], Client] = {}
 
     def of(self, record: RunRecord) -> Carrier:
-        """Return who carries a run out: its record says which backend, and where."""
+        """Return who carries a run out: its record says which backend, and where; or that it is a controller's."""
+        if record.request["stage"] == Stage.PIPELINE:
+            return Controlled(self._store)
         # The name of its context is that of another kubeconfig, maybe; whether it is the cluster is seen there.
         return self._made(self.spec_of(record), or_current=self._given.flags.get("context") is None)
 

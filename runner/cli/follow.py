@@ -21,7 +21,7 @@ def carry_out(carrier: Carrier, record: RunRecord, spec: RunSpec, store: Store) 
     watch = Watch(store, record)
     with here.stoppable() as stop, here.view() as view:
         here.start_logging(spec)
-        code = carrier.carry_out(record, spec, stop.is_set, _shown(watch, view))
+        code = carrier.carry_out(record, spec, stop.is_set, shown(watch, view))
     return code, watch.status(carrier.settle(record))
 
 
@@ -31,7 +31,7 @@ def follow(
     """Watch a run, whoever carries it out, until nobody does. Return verdict and status; Ctrl-C ends the watching."""
     watch, deadline = Watch(store, record), time.monotonic() + timeout_s
     with here.stoppable() as stop, here.view() as view:
-        ended = follow_run(carrier, record, lambda: stop.is_set() or time.monotonic() >= deadline, _shown(watch, view))
+        ended = follow_run(carrier, record, lambda: stop.is_set() or time.monotonic() >= deadline, shown(watch, view))
     status = watch.status(carrier.settle(record))
     if not ended:
         return Exit.INTERRUPTED if stop.is_set() else Exit.TIMED_OUT, status
@@ -43,7 +43,9 @@ def verdict_of(store: Store, record: RunRecord) -> Exit:
     return verdict(store, record) if ending(store, record.id) else Exit.FAILED
 
 
-def _shown(watch: Watch, view: View) -> Callable[[Sight], None]:
+def shown(watch: Watch, view: View) -> Callable[[Sight], None]:
+    """Return a look that shows how far a run is, when it is time to."""
+
     def look(seen: Sight) -> None:
         if view.due(now := time.monotonic()):
             view.show(watch.status(seen), now)

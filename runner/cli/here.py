@@ -67,17 +67,23 @@ def view() -> View:
     return Picture() if can_draw else Lines(say)
 
 
+class Stop(threading.Event):
+    """Set once the process is told to stop; `by` is the signal."""
+
+    by: int = signal.SIGINT
+
+
 @contextmanager
-def stoppable() -> Iterator[threading.Event]:
+def stoppable() -> Iterator[Stop]:
     """Yield an event that the first Ctrl-C or SIGTERM sets; a second Ctrl-C interrupts as usual."""
-    stop = threading.Event()
+    stop = Stop()
 
     def ask(number: int, _: object) -> None:
         if stop.is_set():
             raise KeyboardInterrupt
+        stop.by = number
         # In a thread of its own: the main one may hold the event's lock at this instant.
         threading.Thread(target=stop.set, daemon=True).start()
-        del number
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

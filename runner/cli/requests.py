@@ -28,7 +28,7 @@ from runner.store import Store
 
 Stage = Annotated[
     str | None,
-    typer.Argument(metavar="[STAGE]", help=f"{', '.join(task.Stage)}. Default: download.", show_default=False),
+    typer.Argument(metavar="[STAGE]", help=f"{', '.join(task.WORKER_STAGES)}. Default: download.", show_default=False),
 ]
 Force = Annotated[bool, typer.Option("--force", "--force-download", help="Do everything again: --select all.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Follow a cluster's run to its end and return its verdict.")]
@@ -74,7 +74,7 @@ def submit(  # noqa: PLR0913 options
 
     On a cluster it returns once the run is recorded and its Job is there; --wait follows it.
     """
-    asked = given.also(stage=stage, select=selection(given.flags["select"], force=force))
+    asked = given.over(values).also(stage=stage, select=selection(given.flags["select"], force=force))
     over = layers(placement, values, memory)
     if dry_run != "none":
         return dry.show_job(dry_run, asked, over)
@@ -101,7 +101,7 @@ def retry(  # noqa: PLR0913 options
     asked = {key: record.request[key] for key in ("stage", *SELECTION[2:])}
     first, last = record.request["days"]
     where = {key: value for key in PLACE if given.flags.get(key) is None and (value := record.spec.get(key))}
-    again = given.also(**asked, **where, startDate=first, endDate=last, select="failed", parent=record.id)
+    again = given.over(values).also(**asked, **where, startDate=first, endDate=last, select="failed", parent=record.id)
     began = place.read(store, record.id)
     over = [*(began.values if began else ()), *layers(placement, values, memory)]
     return carry_out(again, output, over, wait=wait)
@@ -112,11 +112,7 @@ def carry_out(given: Given, output: str, over: list[Layer], *, wait: bool) -> in
     store = here.open_spec_store(given.spec())
     carriers = Carriers(store, given, over)
     asked = given.spec()
-    if over and asked.backend is Backend.LOCAL:
-        raise SpecError("flags --placement, --values and --memory are for a cluster's pods: give --backend kubernetes")
-    spec = carriers.for_spec(asked).placed(asked)
-    here.start_logging(spec)
-    _tell_place(carriers.for_spec(spec), spec)
+    spec = placed(carriers, asked, over)
     submission = submit_run(spec, store, here.open_tardis(spec), lambda record: carriers.of(record).settle(record))
     record = submission.record
     if submission.state is State.NOTHING or record is None:
@@ -156,9 +152,15 @@ def _print_nothing(record: RunRecord | None, store: Store, output: str) -> None:
         show(output, {"kind": "Run", "id": None, "state": str(State.NOTHING)}, table="", names=[])
 
 
-def _tell_place(carrier: Carrier, spec: RunSpec) -> None:
-    if where := carrier.place(spec):
+def placed(carriers: Carriers, asked: RunSpec, over: list[Layer]) -> RunSpec:
+    """Return the spec with where it is carried out, which the user is told before anything starts there."""
+    if over and asked.backend is Backend.LOCAL:
+        raise SpecError("flags --placement, --values and --memory are for a cluster's pods: give --backend kubernetes")
+    spec = carriers.for_spec(asked).placed(asked)
+    here.start_logging(spec)
+    if where := carriers.for_spec(spec).place(spec):
         say(f"where {where} · store {spec.store}")
+    return spec
 
 
 def _tell_begin(submission: Submission, spec: RunSpec, carrier: Carrier | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from runner.runs.carry import Carrier, Local, follow
 from runner.runs.cluster import Cluster
+from runner.runs.controlled import Controlled
 from runner.runs.request import Draft, draft, tardis_of
 from runner.runs.state import (
     Ending,
@@ -12,16 +13,19 @@ from runner.runs.state import (
     ShardStatus,
     Watch,
     cancel,
+    cancelled,
     clean,
     ending,
+    finish,
     verdict,
 )
-from runner.runs.submit import State, Submission, create, submit
+from runner.runs.submit import State, Submission, commit, create, latest_pass, submit
 from runner.runs.tail import LogQuery, LogText, StoreLogs
 
 __all__ = [
     "Carrier",
     "Cluster",
+    "Controlled",
     "Draft",
     "Ending",
     "Failure",
@@ -37,11 +41,15 @@ __all__ = [
     "Submission",
     "Watch",
     "cancel",
+    "cancelled",
     "clean",
+    "commit",
     "create",
     "draft",
     "ending",
+    "finish",
     "follow",
+    "latest_pass",
     "submit",
     "tardis_of",
     "verdict",

@@ -18,9 +18,20 @@ from runner import layout, ledger
 from runner.backends.kubernetes import pods, render, values, watch
 from runner.backends.kubernetes.client import IN_CLUSTER, Client, Object
 from runner.backends.kubernetes.diagnose import diagnose, is_killed_for_memory, log_command
+from runner.backends.kubernetes.fixed import RUN_LABEL
 from runner.backends.kubernetes.watch import Snapshot
 from runner.backends.sight import Cause, Sight
-from runner.errors import Action, ConfigError, Exit, NotAllowedError, RunnerError, SpecError, TransientError, action_for
+from runner.errors import (
+    Action,
+    ConfigError,
+    Exit,
+    NotAllowedError,
+    NotFoundError,
+    RunnerError,
+    SpecError,
+    TransientError,
+    action_for,
+)
 from runner.ledger import RunRecord
 from runner.runs import place, state
 from runner.runs.carry import follow, waited
@@ -30,6 +41,7 @@ from runner.runs.tail import LogQuery, LogText
 from runner.spec import RunSpec
 from runner.store import Store
 
+_SCHEDULED = "batch.kubernetes.io/cronjob-scheduled-timestamp"
 _TRIES = 15
 _DRAIN_S = 60.0
 _SILENT = timedelta(seconds=60)
@@ -94,6 +106,21 @@ class Cluster:
             time.sleep(self._pause_s)
         return ask()
 
+    def scheduled(self, job: str) -> datetime:
+        """Return the time that a Job was meant for: its CronJob's schedule says, else it is when it was made.
+
+        Raises NotFoundError when there is no such Job, ConfigError when its time is none.
+        """
+        there = self._patiently(lambda: self._client.get("jobs", job))
+        if there is None:
+            raise NotFoundError(f"job {job}: not in namespace {self._client.namespace}; unset what names it")
+        metadata = there["metadata"]
+        text = (metadata.get("annotations") or {}).get(_SCHEDULED) or metadata.get("creationTimestamp", "")
+        try:
+            return datetime.fromisoformat(text).astimezone(UTC)
+        except ValueError as e:
+            raise ConfigError(f"job {job}: its schedule {text!r} is no time; give --day") from e
+
     def check(self, run: str, spec: RunSpec) -> Object:
         """Return the Job of a run as the cluster would take it, created nowhere. Raises ConfigError if it refuses."""
         there = self._client.create("jobs", render.job(self._values(spec, run, spec.shards)), dry_run=True)
@@ -127,7 +154,7 @@ class Cluster:
         if self._client.create("jobs", body) is not None:
             return
         there = self._client.get("jobs", run)
-        if there is not None and there["metadata"].get("labels", {}).get(values.RUN_LABEL) != run:
+        if there is not None and there["metadata"].get("labels", {}).get(RUN_LABEL) != run:
             raise ConfigError(
                 f"job {run} in namespace {self._client.namespace} is not a run of this program; remove or rename it"
             )
@@ -298,7 +325,7 @@ def _elsewhere(run: str, stands: Place, here: Place) -> SpecError:
 
 def _unseen(run: str, here: Place) -> Cause:
     message = f"its workers are silent, it has no Job in {here}, and nobody saw where it had one"
-    return Cause("unseen", message, f"kubectl get jobs -A -l {values.RUN_LABEL}={run}")
+    return Cause("unseen", message, f"kubectl get jobs -A -l {RUN_LABEL}={run}")
 
 
 def _lost(why: str) -> Cause:

@@ -29,6 +29,7 @@ class State(StrEnum):
     UNFINISHED = "unfinished"
     NOTHING = "nothing to do"
     FAILED = "failed"
+    ENDED = "ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,18 @@ class Submission:
 
 
 def submit(
-    spec: RunSpec, store: Store, tardis: Tardis, settle: Callable[[RunRecord], object] = lambda _: None
+    spec: RunSpec,
+    store: Store,
+    tardis: Tardis,
+    settle: Callable[[RunRecord], object] = lambda _: None,
+    *,
+    once: bool = False,
 ) -> Submission:
     """Find the state of this request and, where something is to be done, commit a run for it.
 
     `settle` is called for a run of it that has no end yet, and writes one where the run has ended all the same.
     An unfinished run is handed back to be followed or resumed, whatever its resources. Of two submits at once one
-    creates the run and both get it.
+    creates the run and both get it. `once` makes no further pass: a run of this request that has ended is handed back.
     """
     if store.url.startswith("memory:"):
         raise SpecError("submit: a memory:// store ends with this process and no worker sees it; use file:// or gs://")
@@ -60,13 +66,15 @@ def submit(
         settle(record)
     if record is not None and ending(store, record.id) is None:
         return Submission(State.UNFINISHED, record)
+    if record is not None and once:
+        return Submission(State.ENDED, record)
     drafted = draft(spec, store, tardis)
     if not drafted.plan.shards:
         return Submission(State.NOTHING, record, drafted)
     if record is not None and _only_once(spec) and _failed_before(store, record, drafted.plan):
         return Submission(State.FAILED, record, drafted)
     number = 0 if latest is None else (plan.pass_number(base, latest) or 0) + 1
-    return Submission(State.CREATED, _commit(spec, store, drafted, plan.pass_id(base, number)), drafted)
+    return Submission(State.CREATED, commit(spec, store, drafted, plan.pass_id(base, number)), drafted)
 
 
 def _only_once(spec: RunSpec) -> bool:
@@ -82,10 +90,10 @@ def create(spec: RunSpec, store: Store, tardis: Tardis, run: str) -> RunRecord:
     drafted = draft(spec, store, tardis)
     if plan.pass_number(drafted.base, run) is None:
         raise ConfigError(f"run {run} is another request than this spec's, which is {drafted.base}; render it anew")
-    return _commit(spec, store, drafted, run)
+    return commit(spec, store, drafted, run)
 
 
-def _commit(spec: RunSpec, store: Store, drafted: Draft, run: str) -> RunRecord:
+def commit(spec: RunSpec, store: Store, drafted: Draft, run: str) -> RunRecord:
     """Write plan, then record, both if-absent; the loser of a race adopts the winner's."""
     body = plan.encode(drafted.plan)
     try:

@@ -8,7 +8,7 @@ selection.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -73,6 +73,7 @@ class Judgement:
     doubts: tuple[str, ...]
     catalogue: str
     generations: str
+    ticks: str
     objects: int
     rows: int
     bytes: int
@@ -118,8 +119,8 @@ def judge(grounds: Grounds, venue: str) -> Judgement:
     day, data_type, found = grounds.table.day, grounds.data_type, grounds.found
     tasks = tuple(expected.offered(grounds.table, data_type, venue))
     gaps = tuple(found_gap for task in tasks if (found_gap := gap(grounds, task)))
-    keys = {k: found[k] for t in tasks for k in layout.outputs(day, data_type, t.key, t.parts) if k in found}
-    ticks = [info for key, info in keys.items() if key.startswith(layout.ticks_prefix(day, data_type))]
+    keys = held(tasks, data_type, found)
+    ticks = ticks_of(day, data_type, keys)
     return Judgement(
         day=day,
         venue=venue,
@@ -129,13 +130,29 @@ def judge(grounds: Grounds, venue: str) -> Judgement:
         gaps=gaps,
         doubts=tuple(_doubts(grounds, venue, keys)),
         catalogue=grounds.table.digest,
-        generations=sha256(canonical(sorted((key, info.generation) for key, info in keys.items()))),
+        generations=generations(keys.values()),
+        ticks=generations(ticks),
         objects=len(keys),
         rows=sum(content.count(info.metadata, "rows") or 0 for info in ticks),
         bytes=sum(info.size for info in keys.values()),
         deep=grounds.deep,
         seals=seals(tasks, data_type, grounds.listing.find) if made_of(data_type) else None,
     )
+
+
+def held(tasks: Iterable[Task], data_type: str, found: Mapping[str, ObjectInfo]) -> dict[str, ObjectInfo]:
+    """Return those objects that are outputs of these download tasks, by key."""
+    return {k: found[k] for t in tasks for k in layout.outputs(t.day, data_type, t.key, t.parts) if k in found}
+
+
+def ticks_of(day: date, data_type: str, objects: Mapping[str, ObjectInfo]) -> list[ObjectInfo]:
+    """Return those objects that hold ticks."""
+    return [info for key, info in objects.items() if key.startswith(layout.ticks_prefix(day, data_type))]
+
+
+def generations(objects: Iterable[ObjectInfo]) -> str:
+    """Return a digest that any change of these objects changes."""
+    return sha256(canonical(sorted((info.key, info.generation) for info in objects)))
 
 
 def gap(grounds: Grounds, task: Task) -> Gap | None:
@@ -199,7 +216,7 @@ def record(store: Store, judgement: Judgement) -> None:
     key = layout.completeness(judgement.day, judgement.venue)
     for _ in range(_SWAPS):
         live = store.head(key)
-        document = _document(store, key) if live else _blank(judgement)
+        document = completeness_record(store, key) if live else _blank(judgement)
         document["dataTypes"][judgement.data_type] = _fields(judgement)
         body = json.dumps(document, indent=1, sort_keys=True).encode()
         try:
@@ -210,7 +227,8 @@ def record(store: Store, judgement: Judgement) -> None:
     raise ConfigError(f"{key} in {store.url} changed {_SWAPS} times while it was being written; validate again")
 
 
-def _document(store: Store, key: str) -> dict[str, Any]:
+def completeness_record(store: Store, key: str) -> dict[str, Any]:
+    """Return what a completeness record says. Raises ConfigError when it is none, NotFoundError when missing."""
     try:
         document: dict[str, Any] = json.loads(store.get(key))
         document["dataTypes"].items()
@@ -232,12 +250,23 @@ def _fields(judgement: Judgement) -> dict[str, Any]:
         "expectedDigest": sha256(canonical(judgement.expected)),
         "catalogueDigest": judgement.catalogue,
         "generationsDigest": judgement.generations,
+        "ticksDigest": judgement.ticks,
         "objects": judgement.objects,
         "rows": judgement.rows,
         "bytes": judgement.bytes,
         "deep": judgement.deep,
-        "missing": [{"key": g.key, "objects": list(g.objects), "reason": g.reason} for g in judgement.gaps],
+        "missing": [_missing(gap) for gap in judgement.gaps],
         "doubts": list(judgement.doubts),
+    }
+
+
+def _missing(found: Gap) -> dict[str, Any]:
+    return {
+        "key": found.key,
+        "objects": list(found.objects),
+        "reason": found.reason,
+        "outcome": None if found.outcome is None else str(found.outcome),
+        "command": found.command,
     }
 
 

@@ -1,0 +1,46 @@
+"""Which days a pipeline is asked for. Days are UTC, both ends included."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+
+from runner.errors import SpecError
+from runner.spec.model import MAX_DAYS
+from runner.spec.values import day as read_day
+from runner.spec.values import shown
+
+AUTO = "auto"
+
+
+def days_of(asked: str, now: datetime, lookback_days: int) -> tuple[date, ...]:
+    """Return the days of `auto`, a day or a range `D..D`, oldest first.
+
+    `auto` is the day before that of `now`, and as many days before it as make `lookback_days` together.
+
+    >>> [str(day) for day in days_of("auto", datetime(2024, 8, 10, 8, tzinfo=UTC), 2)]
+    ['2024-08-08', '2024-08-09']
+    >>> [str(day) for day in days_of("2024-08-08..2024-08-09", datetime.now(UTC), 14)]
+    ['2024-08-08', '2024-08-09']
+    """
+    if asked == AUTO:
+        last = now.astimezone(UTC).date() - timedelta(days=1)
+        return _range(last - timedelta(days=lookback_days - 1), last)
+    first, separator, last_text = asked.partition("..")
+    begin = _day(first)
+    end = _day(last_text) if separator else begin
+    if end < begin:
+        raise SpecError(f"flag --day {shown(asked)}: ends before it begins; the end is inclusive")
+    if (end - begin).days >= MAX_DAYS:
+        raise SpecError(f"flag --day {shown(asked)}: is over {MAX_DAYS} days; split it")
+    return _range(begin, end)
+
+
+def _range(first: date, last: date) -> tuple[date, ...]:
+    return tuple(first + timedelta(days=n) for n in range((last - first).days + 1))
+
+
+def _day(text: str) -> date:
+    try:
+        return read_day(text)
+    except ValueError as e:
+        raise SpecError(f"flag --day {shown(text)}: {e}; or give auto, or a range as 2024-08-08..2024-08-10") from e

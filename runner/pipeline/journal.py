@@ -1,0 +1,69 @@
+"""What a controller writes of its attempt at a pass, in the form of a worker's: progress, log and ledger.
+
+So every command that shows runs shows pipelines, and whoever comes next sees whether somebody is at work.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from runner import ledger
+from runner.errors import WorkerExit
+from runner.ledger import Attempt, Counts
+from runner.store import ABSENT, Store
+from runner.task import Entry, Outcome, Task
+
+BEAT_S = 10.0
+
+log = logging.getLogger(__name__)
+
+
+class Journal:
+    """One attempt at a pass: shard 0 of its run. `attempt` is a name of its own."""
+
+    def __init__(self, store: Store, run: str, task: Task, attempt: str) -> None:
+        self._store, self._run, self._task, self._attempt = store, run, task, attempt
+        self._lines: list[str] = []
+        self._generations = {"progress": ABSENT, "log": ABSENT}
+        self._beaten = float("-inf")
+        self._logged = 0
+
+    def note(self, line: str, *, grave: bool = False) -> None:
+        """Log a line, and keep it for the log object."""
+        log.log(logging.ERROR if grave else logging.INFO, "%s", line)
+        now = datetime.now(UTC)
+        self._lines.append(f"{now:%Y-%m-%dT%H:%M:%SZ} {'ERROR' if grave else 'INFO'} run={self._run} {line}\n")
+
+    def beat(self) -> None:
+        """Write, if it is time, that somebody is at work, and what the log has come to."""
+        if time.monotonic() - self._beaten < BEAT_S:
+            return
+        self._beaten = time.monotonic()
+        self._generations["progress"] = ledger.write_progress(
+            self._store, self._run, self._state(Counts(total=1)), self._generations["progress"]
+        )
+        self.flush()
+
+    def end(self, exit_code: WorkerExit, entries: Sequence[Entry] = (), error: str = "") -> None:
+        """Write log and ledger of the attempt; without entries the task remains in flight."""
+        self.flush()
+        failed = sum(entry.outcome is Outcome.FAILED for entry in entries)
+        counts = Counts(done=len(entries) - failed, failed=failed, total=1)
+        in_flight = () if entries else (self._task.id,)
+        ended = Attempt(0, self._attempt, exit_code, tuple(entries), in_flight, counts=counts, error=error)
+        ledger.write_ledger(self._store, self._run, ended)
+
+    def _state(self, counts: Counts) -> Attempt:
+        return Attempt(0, self._attempt, in_flight=(self._task.id,), counts=counts)
+
+    def flush(self) -> None:
+        """Write the log object as it is now."""
+        if len(self._lines) > self._logged:
+            self._logged = len(self._lines)
+            text = "".join(self._lines).encode(errors="replace")
+            self._generations["log"] = ledger.write_log(
+                self._store, self._run, (0, self._attempt), text, self._generations["log"]
+            )

@@ -1,0 +1,95 @@
+"""Runs that a controller carries out, a pipeline's, wherever that is: everything is told from the store alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from runner import ledger
+from runner.backends.sight import Sight
+from runner.errors import Exit, SpecError
+from runner.ledger import RunRecord
+from runner.runs import state
+from runner.runs.carry import waited
+from runner.runs.tail import LogQuery, LogText, StoreLogs
+from runner.spec import RunSpec
+from runner.store import Store
+
+SILENT = timedelta(seconds=60)
+"""Controllers write every ten seconds: one that was silent for so long has died."""
+_LOOK_S = 0.5
+
+
+class Controlled:
+    """The pipelines of a store. They are begun and taken up by `runner pipeline` alone."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def placed(self, spec: RunSpec) -> RunSpec:
+        """Return the spec as it is."""
+        return spec
+
+    def place(self, spec: RunSpec) -> str:
+        """Return nothing: a controller may be anywhere."""
+        del spec
+        return ""
+
+    def start(self, record: RunRecord, spec: RunSpec) -> bool:
+        """Raise SpecError: not from here."""
+        del spec
+        raise SpecError(
+            f"run {record.id} is a pipeline; go on with it: runner pipeline --day {record.request['days'][0]}"
+        )
+
+    def carry_out(
+        self, record: RunRecord, spec: RunSpec, stop: Callable[[], bool], look: Callable[[Sight], None]
+    ) -> Exit:
+        """Raise SpecError: not from here."""
+        del stop, look
+        self.start(record, spec)
+        return Exit.FAILED
+
+    def settle(self, record: RunRecord) -> Sight:
+        """Return whether a controller has said anything in the last minute of a pipeline that is not ended."""
+        return Sight(alive=state.ending(self._store, record.id) is None and self._heard(record))
+
+    def _heard(self, record: RunRecord) -> bool:
+        since = datetime.now(UTC) - SILENT
+        attempts = ledger.read_counts(self._store, record.id)
+        if not attempts:
+            return record.created is not None and record.created >= since
+        return any(a.exit is None and a.updated is not None and a.updated >= since for a in attempts)
+
+    @contextmanager
+    def watching(self, record: RunRecord) -> Iterator[Callable[[], Sight]]:
+        """Yield `settle` of this run."""
+        yield lambda: self.settle(record)
+
+    def logs(
+        self, record: RunRecord, query: LogQuery, pause: Callable[[float], bool] = waited
+    ) -> Callable[[], Iterator[LogText]]:
+        """Return a function that yields what is new in the logs of the store."""
+        del pause
+        return StoreLogs(self._store, record.id, query).new
+
+    def cancel(self, record: RunRecord, spec: RunSpec, stop: Callable[[], bool]) -> None:
+        """Wait for the controller, which ends the run of its stage too; where there is none, write the end."""
+        del spec
+        while self.settle(record).alive:
+            if stop():
+                return
+            time.sleep(_LOOK_S)
+        state.finish(self._store, record.id, state.CANCELLED, {})
+
+    def abandon(self, record: RunRecord) -> None:
+        """Write the end of a run, asking nobody. Raises SpecError while a controller still writes."""
+        if self.settle(record).alive:
+            raise SpecError(f"run {record.id}: its controller wrote less than a minute ago; cancel it there")
+        state.finish(self._store, record.id, state.CANCELLED, {})
+
+    def clean(self, run: str) -> int:
+        """Remove a run's objects."""
+        return state.clean(self._store, run)
