@@ -160,6 +160,7 @@ def test_both_alerts_the_budget_and_what_comes_next_are_there(
     assert "logging metrics runner-complete" in cloud.state["things"]
     policy = next(thing for name, thing in cloud.state["things"].items() if thing["title"] == "runner: silent")
     assert policy["flags"]["--notification-channels"][0].startswith("channels/")
+    assert "sed -E 's/^( *name(space)?): runner$/\\1: runner/' manifests/rbac.yaml | kubectl apply -f -" in done.stdout
     assert "runner doctor --backend kubernetes -n runner --placement spot-highmem" in done.stdout
 
 
@@ -299,6 +300,7 @@ def test_alerts_match_the_lines_that_pipelines_write() -> None:
     (no,) = set(re.findall(r'"(pipeline day=[^"]*)"', condition["conditionMatchedLog"]["filter"]))
     (yes,) = set(re.findall(r'"(pipeline day=[^"]*)"', (ALERTS / "complete").read_text()))
     assert [bool(re.search(each, LINE.format("complete"))) for each in (yes, no)] == [True, False]
-    assert [bool(re.search(each, LINE.format("incomplete"))) for each in (yes, no)] == [False, True]
+    for verdict in ("incomplete", "refused"):
+        assert [bool(re.search(each, LINE.format(verdict))) for each in (yes, no)] == [False, True]
     silent = json.loads((ALERTS / "silent.json").read_text())
     assert "user_runner_complete[26h]" in silent["conditions"][0]["conditionPrometheusQueryLanguage"]["query"]

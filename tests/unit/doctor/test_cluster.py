@@ -1,5 +1,6 @@
 """What doctor says of a cluster: a small API server over a socket, healthy until a test spoils it."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,12 @@ def test_missing_rights_are_all_named_with_the_commands_that_give_them(world: Wo
     check = world.checks()["permissions"]
     assert check.verdict == "fail"
     assert check.finding == "may not in namespace market: create jobs; get pods/log"
-    assert "sed 's/: runner$/: market/' manifests/rbac.yaml | kubectl " in check.mend
-    assert whom in check.mend
+    sed, _, rest = check.mend.partition(" | ")
+    manifest = subprocess.run(["sh", "-c", sed], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    places = [each["metadata"].get("namespace", each["metadata"]["name"]) for each in yaml.safe_load_all(manifest)]
+    assert set(places) == {"market"}
+    assert " apply -f - && kubectl " in rest
+    assert rest.endswith(f"--role=runner-submitter {whom}")
 
 
 @pytest.mark.parametrize(
