@@ -26,12 +26,12 @@ def doctor(*, placement: Placement = None, values: Values = None, output: Output
     Each check is ok, warn, fail or, where it cannot be known from here, unknown, with the command that mends it. Writes
     one small object and deletes it. Exit 3 if any check fails.
     """
-    spec = given.resolve(need_store=False).spec
+    spec = given.over(values).resolve(need_store=False).spec
     secrets = _secrets()
     logs.setup(spec.log_format, spec.log_level, sys.stderr, secrets=secrets)
-    pod = load_values(layers(placement, values, None))["pod"]
-    pod["image"] = spec.image or pod.get("image")
-    patient = Patient(spec, pod, lambda: _client(spec, given), given_.key)
+    over = layers(placement, values, None)
+    load_values(over)  # what is wrong with them is wrong usage
+    patient = Patient(spec, over, lambda: _client(spec, given), given_.key)
     checks = [_clean(check, secrets) for check in examine(patient)]
     failed = [check for check in checks if check.verdict is Verdict.FAIL]
     document = {"kind": "Examination", "checks": [asdict(check) for check in checks]}

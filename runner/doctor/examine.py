@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from runner.backends.kubernetes.client import Client
+from runner.backends.kubernetes.values import Layer
 from runner.doctor import clock, cluster, pods, source, store
 from runner.doctor.check import Check, Verdict, fail, unknown
 from runner.doctor.clock import Reading
@@ -16,10 +16,10 @@ from runner.spec import Backend, RunSpec
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """What is examined: a request's settings, the raw values of its pods, the way to its cluster and to its key."""
+    """What is examined: a request's settings, what lies over the chart's values, the ways to its cluster and key."""
 
     spec: RunSpec
-    pod: Mapping[str, Any]
+    layers: Sequence[Layer]
     connect: Callable[[], Client]
     read_key: Callable[[], str | None]
 
@@ -43,13 +43,14 @@ def _cluster(patient: Patient, readings: list[Reading]) -> Iterator[Check]:
     try:
         client = patient.connect()
     except RunnerError as e:
-        yield fail(cluster.NAMES[0], str(e), "kubectl config get-contexts")
+        install = "pip install 'market-data-runner[kubernetes]'"
+        yield fail(cluster.NAMES[0], str(e), install if install in str(e) else "kubectl config get-contexts")
         client = None
     if client is not None:
         checks = list(cluster.examine(client, readings))
         yield from checks
         if checks[0].verdict is not Verdict.FAIL:
-            yield from pods.examine(client, patient.pod, is_bucket=patient.spec.store.startswith("gs://"))
+            yield from pods.examine(client, patient.spec, patient.layers)
             return
         names = iter(pods.NAMES)
     for name in names:

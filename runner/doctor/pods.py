@@ -1,29 +1,36 @@
-"""What the pods of a run meet in their namespace: their account, the Secret with the key, the image, the way out."""
+"""What the pods of a run meet in their namespace: account, Secret with the key, image, way out, and the Job itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from runner.backends.kubernetes.client import Client, Object
+from runner.backends.kubernetes.render import job
+from runner.backends.kubernetes.values import Layer, load_values, values_for
 from runner.doctor.check import Check, Verdict, fail, ok, tried, unknown, warn
-from runner.errors import NotAllowedError, NotFoundError
+from runner.errors import NotAllowedError, NotFoundError, RunnerError, TransientError
+from runner.spec import RunSpec
 
-NAMES = ("account", "secret", "image", "egress")
+NAMES = ("account", "secret", "image", "egress", "job")
+_TRY = "runner submit --dry-run=server --backend kubernetes"
 
 
-def examine(client: Client, pod: Mapping[str, Any], *, is_bucket: bool) -> Iterator[Check]:
-    """Yield the checks of pods with these values, in the order of NAMES."""
+def examine(client: Client, spec: RunSpec, layers: Sequence[Layer]) -> Iterator[Check]:
+    """Yield the checks of the pods of a request, in the order of NAMES. Raises SpecError for layers that are wrong."""
+    pod = load_values(layers)["pod"]
+    is_bucket, image = spec.store.startswith("gs://"), str(spec.image or pod.get("image") or "")
     see = f"{client.kubectl} auth can-i --list"
     yield tried("account", lambda: _account(client, pod, is_bucket=is_bucket), mend=see, otherwise=Verdict.UNKNOWN)
     yield tried("secret", lambda: _secret(client, pod.get("tardisKey")), mend=see, otherwise=Verdict.UNKNOWN)
     try:
         nodes: tuple[Object, ...] | None = tuple(_items(client, "/api/v1/nodes", "list nodes"))
-    except NotAllowedError:
+    except RunnerError:
         nodes = None
-    yield _image(str(pod.get("image") or ""), nodes)
+    yield _image(image, nodes)
     yield _egress(client, nodes, has_key=bool(pod.get("tardisKey")))
+    yield _job(client, spec, layers)
 
 
 def _items(client: Client, path: str, what: str) -> Iterable[Object]:
@@ -121,3 +128,18 @@ def _egress(client: Client, nodes: tuple[Object, ...] | None, *, has_key: bool) 
     if len(addresses) > 1:
         return fail("egress", f"pods leave by {len(addresses)} addresses, one for each node", one)
     return warn("egress", "pods leave by the address of the one node there is; a second node brings another", one)
+
+
+def _job(client: Client, spec: RunSpec, layers: Sequence[Layer]) -> Check:
+    """Return whether the cluster would take a Job like those of runs: its fields, its quotas, its policies."""
+    name, space = f"{spec.stage}-00000000", client.namespace
+    try:
+        filled = values_for(spec, run_id=name, shards=1, image=spec.image, namespace=space, files=layers)
+        client.create("jobs", job(filled), dry_run=True)
+    except NotAllowedError:
+        return unknown("job", "we may not create Jobs, not even to see whether they are taken", _TRY)
+    except TransientError as e:
+        return unknown("job", str(e), _TRY)
+    except RunnerError as e:
+        return fail("job", str(e), "mend what is named, then runner doctor again")
+    return ok("job", "the cluster would take our Job with these values (dry run)")

@@ -43,6 +43,7 @@ def test_all_that_can_be_known_is_well_and_exit_is_0(env: dict[str, str]) -> Non
         "secret": "ok",
         "image": "ok",
         "egress": "unknown",
+        "job": "ok",
         "store": "ok",
         "source": "ok",
         "key": "ok",

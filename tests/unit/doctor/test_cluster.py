@@ -83,7 +83,7 @@ def test_a_cluster_that_does_not_answer_leaves_the_rest_unknown(world: World, fa
     world.api.faults.append(fault)
     found = world.checks()
     assert found["cluster"].verdict == "fail"
-    rest = (*cluster.NAMES[1:], "account", "secret", "image", "egress")
+    rest = (*cluster.NAMES[1:], "account", "secret", "image", "egress", "job")
     assert {found[name].verdict for name in rest} == {"unknown"}
     assert found["store"].verdict == "ok", "what is no part of the cluster is looked at all the same"
 

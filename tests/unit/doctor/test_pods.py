@@ -1,7 +1,10 @@
 """What doctor says of what the pods of a run meet: account, Secret, image, the way out."""
 
+from pathlib import Path
+
 import pytest
 
+from tests.unit.backends.kubernetes.api import Fault
 from tests.unit.doctor.world import IMAGE, MARKET, World, node
 
 SECRET = f"{MARKET}/secrets/tardis-api-key"
@@ -72,3 +75,19 @@ def test_pods_that_leave_by_many_addresses_cannot_share_a_key(world: World) -> N
 def test_nodes_behind_a_gateway_do_not_tell_its_addresses(world: World) -> None:
     world.node(node("10.0.0.2"), node("10.0.0.3"))
     assert world.checks()["egress"].verdict == "unknown"
+
+
+def test_the_job_itself_is_tried_and_not_made(world: World) -> None:
+    assert world.checks()["job"].verdict == "ok"
+    assert world.api.objects["jobs"] == {}
+    quota = 'jobs.batch "a" is forbidden: exceeded quota: few, requested: count/jobs.batch=1, used: 1, limited: 1'
+    world.api.faults.append(Fault("POST */jobs", 403, quota))
+    check = world.checks()["job"]
+    assert check.verdict == "fail"
+    assert "exceeded quota" in check.finding
+
+
+def test_a_store_that_no_pod_sees_is_a_failure_of_the_job(world: World, tmp_path: Path) -> None:
+    check = world.checks(store=f"file://{tmp_path}")["job"]
+    assert check.verdict == "fail"
+    assert "no pod sees it" in check.finding

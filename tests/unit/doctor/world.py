@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from runner.backends.kubernetes.client import Client
-from runner.backends.kubernetes.values import load_values
 from runner.doctor import Check, Patient, examine
 from runner.sandbox import gcs, tardis
 from runner.spec import RunSpec
@@ -55,8 +54,8 @@ class World:
         places = {"url": self.source.url, "api_url": self.source.api_url}
         asked = {"store": "gs://ours/here", "venues": "binance", "backend": backend, "tardis": places}
         spec = RunSpec(**{**asked, **self.spec, **values})
-        pod = {**load_values()["pod"], "image": IMAGE, "serviceAccountName": "runner-worker", **self.pod}
-        found = list(examine(Patient(spec, pod, self.connect, self.read_key)))
+        pod = {"image": IMAGE, "serviceAccountName": "runner-worker", **self.pod}
+        found = list(examine(Patient(spec, [{"pod": pod}], self.connect, self.read_key)))
         by_name = {check.name: check for check in found}
         assert len(by_name) == len(found), "each check once"
         assert all(check.mend for check in found if check.verdict != "ok"), "what is not well has a way out"
