@@ -17,7 +17,7 @@ from runner.cli.place import Memory, Placement, Values, layers
 from runner.cli.requests import placed
 from runner.errors import DrainedError, Exit, SpecError, WorkerExit
 from runner.ledger import RunRecord
-from runner.pipeline import AUTO, DayEnd, Means, Terms, Verdict, days_of, run_days
+from runner.pipeline import AUTO, DayEnd, Means, Source, Terms, Verdict, days_of, run_days
 from runner.report.live import View
 from runner.report.tables import table
 from runner.runs import Watch
@@ -70,7 +70,7 @@ def pipeline(  # noqa: PLR0913 options
     auto is the day before today's (in a Job's pod: before its schedule's) and those before it, --lookback-days in all.
     Exit 3 when a day is not complete, 75 when it is not exported by the deadline.
     """
-    over = layers(placement, values, memory)
+    over, given = layers(placement, values, memory), given.over(values)
     asked = given.spec()
     store = here.open_spec_store(asked)
     carriers = Carriers(store, given, over)
@@ -106,7 +106,7 @@ def _means(spec: RunSpec, store: Store, carriers: Carriers, stop: here.Stop, vie
     def shown(record: RunRecord) -> Any:
         return follow.shown(Watch(store, record), view)
 
-    return Means(store, here.open_tardis(spec), carriers.same, stop.is_set, shown)
+    return Means(store, Source(lambda: here.open_tardis(spec)), carriers.same, stop.is_set, shown)
 
 
 def _tell(ends: list[DayEnd], output: str) -> int:

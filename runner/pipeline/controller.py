@@ -67,15 +67,33 @@ class Terms:
     allow_incomplete: bool = False
 
 
+class Source:
+    """The source as it is now: a client reads each catalogue once, and a controller waits for them to change."""
+
+    def __init__(self, connect: Callable[[], Tardis]) -> None:
+        self._connect = connect
+        self.tardis = connect()
+
+    def renew(self) -> None:
+        """Forget the catalogues that were read."""
+        self.tardis.close()
+        self.tardis = self._connect()
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
     """What a controller is handed: the store, the source, who carries runs out, whether to stop, who looks on."""
 
     store: Store
-    tardis: Tardis
+    source: Source
     carrier_of: Callable[[RunRecord, RunSpec], Carrier]
     stop: Callable[[], bool]
     shown: Callable[[RunRecord], Callable[[Sight], None]]
+
+    @property
+    def tardis(self) -> Tardis:
+        """Return the client of the moment."""
+        return self.source.tardis
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +114,7 @@ def run_days(means: Means, spec: RunSpec, terms: Terms, days: Sequence[date]) ->
     be listed. Raises DrainedError when told to stop: the pass stays as it is, and so do its runs.
     """
     for day in days:
+        means.source.renew()
         place = record.find(spec, means.store, day, allow_incomplete=terms.allow_incomplete)
         there = judge.look(spec, means.store, means.tardis, day)
         if day == days[-1]:
@@ -144,16 +163,17 @@ class Pass:
     def _walk(self) -> Iterator[Lack]:
         """Do every step and return what the day lacks thereafter."""
         if not self._exported():
-            venues = ", ".join(self._spec.venues)
-            why, again = (
-                "pending: not exported yet",
-                f"runner pipeline --day {self._day} --store {self._means.store.url}",
-            )
-            yield Lack(self._day, venues, "*", 0, "*", why, again, is_pending=True)
+            yield self._unexported()
             return
         for step in STEPS:
             self._step(step)
         yield from self._lacks()
+
+    def _unexported(self) -> Lack:
+        """Return what a day lacks of which nothing is exported."""
+        again = f"runner pipeline --day {self._day} --store {self._means.store.url}"
+        venues = ",".join(self._spec.venues)
+        return Lack(self._day, venues, "*", 0, "*", "pending: not exported yet", again, is_pending=True)
 
     def _lacks(self) -> Iterator[Lack]:
         means = self._means
@@ -179,6 +199,7 @@ class Pass:
             self._pause(min(self._terms.poll_s, left_s))
 
     def _late(self) -> tuple[tuple[str, ...], bool]:
+        self._means.source.renew()
         try:
             return late(self._spec, self._means.tardis, self._day)
         except TransientError as e:
@@ -314,5 +335,7 @@ class Pass:
         if how is not None and int(WorkerExit.NOT_ALLOWED) in how.exits.values():
             return DayEnd(self._day, Verdict.REFUSED, run, why=why)
         is_pending = found is not None and found.outcome is Outcome.PENDING
-        verdict = Verdict.PENDING if is_pending else Verdict.INCOMPLETE
-        return DayEnd(self._day, verdict, run, tuple(self._lacks()), why)
+        lacks = tuple(self._lacks())
+        if is_pending and not any(lack.is_pending for lack in lacks):
+            lacks = (self._unexported(),)
+        return DayEnd(self._day, Verdict.PENDING if is_pending else Verdict.INCOMPLETE, run, lacks, why)

@@ -105,15 +105,22 @@ def test_an_old_line_asks_for_the_very_run_of_the_new_one(
     assert runner(f"{old} {ON_A_CLUSTER}") == (0, job, said)
 
 
+@pytest.mark.parametrize("old", ["full-pipeline", "full-pipeline-ticks", "run-full-pipeline-candles"])
+def test_old_pipelines_do_what_the_new_one_does(runner: Callable, old: str) -> None:
+    late = "--start-date 2030-01-01 --end-date 2030-01-01 --venues binance --data-types trades --deadline 0"
+    code, out, lines = runner(f"{old} {late}")
+    assert code == 75
+    assert "2030-01-01  pending" in out
+    assert lines[0] == f"{old} is now: runner pipeline"
+    assert "pending: not exported yet; runner pipeline --day 2030-01-01" in lines[-1]
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         ("bigquery-upload", "runner submit load"),
         ("upload", "runner submit load"),
         ("mft-processing", "runner submit mft"),
-        ("full-pipeline", "runner pipeline"),
-        ("full-pipeline-ticks", "runner pipeline"),
-        ("run-full-pipeline-candles --upload-to-bigquery", "runner pipeline"),
         ("streaming-ticks --symbol BTC-USDT --duration 0", "runner stream"),
         ("streaming-candles --duration 60", "runner stream"),
     ],

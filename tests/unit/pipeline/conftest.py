@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Callable
@@ -17,20 +18,19 @@ from runner import ledger
 from runner.backends.sight import Sight
 from runner.errors import Exit
 from runner.ledger import RunRecord
-from runner.pipeline import DayEnd, Means, Terms, days_of, run_days
-from runner.runs import Controlled, ending
+from runner.pipeline import DayEnd, Means, Source, Terms, days_of, run_days
+from runner.runs import Controlled, ending, finish, verdict
+from runner.runs.state import CANCELLED
 from runner.spec import RunSpec
 from runner.store import Store
-from tests.unit.conftest import World
+from tests.unit.conftest import World, client_of
 
-GENERATED = {
-    "exchange": "binance",
-    "symbols": ["BTCUSDT", "ETHUSDT"],
-    "data_types": ["trades"],
-    "days": ["2024-08-01", "2024-08-04"],
-    "rows_per_day": 40,
-    "seed": 7,
-}
+DAYS = ["2024-08-01", "2024-08-04"]
+TRADES = {"data_types": ["trades"], "days": DAYS, "rows_per_day": 40, "seed": 7}
+GENERATED = [
+    {**TRADES, "exchange": "binance", "symbols": ["BTCUSDT", "ETHUSDT"]},
+    {**TRADES, "exchange": "okex", "symbols": ["BTC-USDT"]},
+]
 
 
 class Here(Controlled):
@@ -39,6 +39,8 @@ class Here(Controlled):
     def __init__(self, world: World, store: Store, done: Counter[str]) -> None:
         super().__init__(store)
         self._world, self._done = world, done
+
+    _one_at_a_time = threading.Lock()
 
     def settle(self, record: RunRecord) -> Sight:
         return Sight(alive=False)
@@ -49,8 +51,17 @@ class Here(Controlled):
         look(Sight())
         if stop():
             return Exit.INTERRUPTED
-        self._done[record.id] += 1
-        return self._world.carry_out(record, spec)
+        with self._one_at_a_time:
+            if ending(self._world.store, record.id) is None:
+                self._done[record.id] += 1
+                # As a worker's process does: it reads the catalogue anew.
+                self._world.tardis.close()
+                self._world.tardis = client_of(self._world.server)
+                self._world.carry_out(record, spec)
+        return verdict(self._world.store, record)
+
+    def cancel(self, record: RunRecord, spec: RunSpec, stop: Callable[[], bool]) -> None:
+        finish(self._world.store, record.id, CANCELLED, {})
 
 
 @dataclass
@@ -87,7 +98,8 @@ class Mornings:
     def means(self) -> Means:
         store = self.store or self.world.store
         here = Here(self.world, self.world.store, self.done)
-        return Means(store, self.world.tardis, lambda *_: here, self.stop, lambda _: lambda _: None)
+        source = Source(lambda: client_of(self.world.server))
+        return Means(store, source, lambda *_: here, self.stop, lambda _: lambda _: None)
 
     def runs(self, stage: str) -> list[str]:
         return sorted(ledger.run_ids(self.world.store, f"{stage}-"))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 import pytest
 
 from runner import layout, ledger
-from runner.errors import NotFoundError
-from runner.pipeline import Verdict
-from runner.runs import verdict
+from runner.errors import DrainedError, Exit, NotFoundError
+from runner.pipeline import Terms, Verdict
+from runner.runs import cancel, verdict
 from tests.unit.pipeline.conftest import Mornings
 
 DAY, NEXT = date(2024, 8, 2), date(2024, 8, 3)
@@ -79,3 +80,148 @@ def test_what_changed_since_is_found_and_mended(mornings: Mornings) -> None:
     assert end.run.endswith("-r1")
     assert mornings.world.store.head(lost) is not None
     assert [end.verdict for end in mornings.run("2024-08-02")] == [Verdict.NOTHING]
+
+
+BAD = {"path": "*/okex/trades/*", "fault": "corrupt", "kind": "gzip_trailer"}
+BOTH = {"venues": "binance, okex"}
+
+
+def test_the_gate_holds_back_a_venue_with_gaps_and_lets_the_others_through(mornings: Mornings) -> None:
+    mornings.asked = BOTH
+    mornings.world.server.add_faults(BAD)
+
+    (end,) = mornings.run("2024-08-02")
+
+    assert end.verdict is Verdict.INCOMPLETE
+    (lack,) = end.lacks
+    assert (lack.venue, lack.data_type, lack.keys, lack.key) == ("OKX", "trades", 1, "OKX:SPOT_PAIR:BTC-USDT")
+    assert "failed in download-" in lack.reason
+    assert lack.command.startswith("runner retry download-")
+    (candles,) = mornings.runs("candles")
+    assert ledger.get_run(mornings.world.store, candles).request["venues"] == ["BINANCE"]
+    assert end.run is not None
+    assert verdict(mornings.world.store, ledger.get_run(mornings.world.store, end.run)) is Exit.INCOMPLETE
+
+
+def test_a_gate_that_is_told_to_stand_open_lets_all_through(mornings: Mornings) -> None:
+    mornings.asked = BOTH
+    mornings.terms = Terms(deadline_s=0.0, poll_s=0.01, allow_incomplete=True)
+    mornings.world.server.add_faults(BAD)
+
+    (end,) = mornings.run("2024-08-02")
+
+    assert end.verdict is Verdict.INCOMPLETE, "an open gate makes nothing complete"
+    (candles,) = mornings.runs("candles")
+    assert ledger.get_run(mornings.world.store, candles).request["venues"] == ["BINANCE", "OKX"]
+
+
+def test_what_failed_is_tried_again_by_the_next_pass_and_nothing_else(mornings: Mornings) -> None:
+    mornings.asked = BOTH
+    mornings.world.server.add_faults(BAD)
+    mornings.run("2024-08-02")
+    mornings.world.server.clear_faults()
+    mornings.world.server.add_faults({"path": "*/binance/*.csv.gz", "fault": "status", "code": 500})
+
+    (end,) = mornings.run("2024-08-02")
+
+    assert end.verdict is Verdict.COMPLETE
+    assert mornings.sealed(DAY) == {"false"}
+
+
+def test_mornings_missed_late_and_with_a_venue_down(mornings: Mornings) -> None:
+    mornings.asked = BOTH
+    # The first day: all is well. Nobody comes the second morning.
+    assert mornings.morning("2024-08-02", lookback=2) == {"2024-07-31": "nothing to do", "2024-08-01": "complete"}
+    # The third morning: the second day is caught up, the third one's venue is down.
+    mornings.world.server.add_faults({**BAD, "path": "*/okex/trades/2024/08/03/*"})
+    third = mornings.morning("2024-08-04")
+    assert third == {"2024-08-01": "nothing to do", "2024-08-02": "complete", "2024-08-03": "incomplete"}
+    assert [mornings.sealed(date(2024, 8, n)) for n in (1, 2)] == [{"true"}, {"true", "false"}]
+    # The fourth: the venue is back, and the day itself is not exported, until it is while we wait.
+    mornings.world.server.clear_faults()
+    mornings.terms = Terms(deadline_s=60.0, poll_s=0.01)
+    looks: list[int] = []
+
+    def export_at_the_third_look() -> bool:
+        looks.append(1)
+        if len(looks) > 40 and not exported:
+            exported.append(True)
+            mornings.clock("2024-08-05T09:00:00+00:00")
+        return False
+
+    exported: list[bool] = []
+    mornings.stop = export_at_the_third_look
+    mornings.clock("2024-08-05T05:00:00+00:00")
+    ends = mornings.run("auto", "2024-08-05T05:00:00+00:00", lookback=4)
+    assert [str(end.verdict) for end in ends] == ["nothing to do", "nothing to do", "complete", "complete"]
+    assert exported
+    assert [mornings.sealed(date(2024, 8, n)) for n in (1, 2, 3)] == [{"true"}] * 3
+    assert mornings.unfinished() == []
+    assert set(mornings.done.values()) == {1}
+    again = mornings.run("auto", "2024-08-05T10:00:00+00:00", lookback=4)
+    assert {end.verdict for end in again} == {Verdict.NOTHING}
+
+
+def test_a_day_that_is_not_exported_by_the_deadline_is_pending_and_done_the_next_time(mornings: Mornings) -> None:
+    assert mornings.morning("2024-08-02", lookback=1) == {"2024-08-01": "complete"}
+    mornings.clock("2024-08-03T05:00:00+00:00")
+
+    (first, late) = mornings.run("auto", "2024-08-03T05:00:00+00:00", lookback=2)
+
+    assert (first.verdict, late.verdict) == (Verdict.NOTHING, Verdict.PENDING)
+    assert all(lack.is_pending for lack in late.lacks)
+    assert len(mornings.runs("download")) == 1, "nothing was begun for a day that is not there"
+    assert mornings.unfinished() == []
+    assert mornings.morning("2024-08-03", lookback=2) == {"2024-08-01": "nothing to do", "2024-08-02": "complete"}
+    assert mornings.sealed(date(2024, 8, 1)) == {"true"}
+
+
+def test_told_to_stop_it_leaves_the_pass_and_the_next_one_goes_on_with_it(mornings: Mornings) -> None:
+    mornings.stop = lambda: len(mornings.done) == 3
+    with pytest.raises(DrainedError, match="told to stop"):
+        mornings.run("2024-08-02")
+    assert len(mornings.unfinished()) >= 1
+    left = mornings.runs("pipeline")
+
+    mornings.stop = lambda: False
+    (end,) = mornings.run("2024-08-02")
+
+    assert (end.verdict, [end.run]) == (Verdict.COMPLETE, left)
+    assert mornings.unfinished() == []
+    assert set(mornings.done.values()) == {1}
+
+
+def test_cancelled_it_ends_with_the_run_it_was_at(mornings: Mornings) -> None:
+    def cancel_at_the_third_run() -> bool:
+        if len(mornings.done) == 2:
+            (run,) = mornings.runs("pipeline")
+            cancel(mornings.world.store, run)
+        return False
+
+    mornings.stop = cancel_at_the_third_run
+    (end,) = mornings.run("2024-08-02")
+
+    assert end.verdict is Verdict.CANCELLED
+    assert mornings.unfinished() == []
+
+
+def test_a_refused_key_ends_it_at_once_and_says_so(mornings: Mornings) -> None:
+    mornings.world.server.add_faults({"path": "*.csv.gz", "fault": "status", "code": 401})
+    mornings.world.server.add_faults({"path": "*/api-key-info", "fault": "status", "code": 401})
+
+    ends = mornings.run("2024-08-02..2024-08-03")
+
+    assert [end.verdict for end in ends] == [Verdict.REFUSED]
+    assert ends[0].why
+    assert mornings.runs("candles") == []
+    assert mornings.unfinished() == []
+
+
+def test_two_at_once_share_one_pass_and_every_run_of_it(mornings: Mornings) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: mornings.run("2024-08-01..2024-08-02"), range(2))
+
+    assert {end.verdict for end in (*one, *other)} <= {Verdict.COMPLETE, Verdict.NOTHING}
+    assert len(mornings.runs("pipeline")) == 2
+    assert set(mornings.done.values()) == {1}
+    assert mornings.unfinished() == []
