@@ -98,6 +98,9 @@ def retry(  # noqa: PLR0913 options
     """
     store = here.open_spec_store(given.spec())
     record = here.find_run(store, run)
+    if record.request["stage"] == task.Stage.PIPELINE:
+        day = record.request["days"][0]
+        raise SpecError(f"run {record.id} is a pipeline, whose next pass is: runner pipeline --day {day}")
     asked = {key: record.request[key] for key in ("stage", *SELECTION[2:])}
     first, last = record.request["days"]
     where = {key: value for key in PLACE if given.flags.get(key) is None and (value := record.spec.get(key))}

@@ -26,6 +26,16 @@ from runner.report import documents
 from runner.report import run as report
 from runner.report.tables import table
 from runner.runs import Carrier, LogQuery, LogText, RunStatus, Watch
+from runner.spec.values import choice
+from runner.task import Stage
+
+
+def _stage(value: str | None) -> str | None:
+    try:
+        return None if value is None else choice("stage", tuple(Stage))(value)
+    except ValueError as e:
+        raise SpecError(f"flag --stage: {e}") from e
+
 
 MaybeRun = Annotated[
     str | None,
@@ -42,6 +52,10 @@ Timeout = Annotated[
 Abandon = Annotated[
     bool, typer.Option("--abandon", help="End it in the store alone: its cluster is gone and cannot be asked.")
 ]
+OfStage = Annotated[
+    str | None,
+    typer.Option("--stage", metavar="STAGE", callback=_stage, help=f"Only of {', '.join(Stage)}.", show_default=False),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 
@@ -49,16 +63,17 @@ _LOGS_LOOK_S = 2.0
 
 
 @takes(*WHERE, *CLUSTER)
-def list_runs(*, output: Output = "table", given: Given) -> int:
+def list_runs(*, stage: OfStage = None, output: Output = "table", given: Given) -> int:
     """List the runs of a store, newest first."""
     store = here.open_spec_store(given.spec())
     carriers = Carriers(store, given)
-    records = sorted((ledger.get_run(store, run) for run in ledger.run_ids(store)), key=_newest_first)
+    ids = ledger.run_ids(store, f"{stage}-" if stage else "")
+    records = sorted((ledger.get_run(store, run) for run in ids), key=_newest_first)
     found = [Watch(store, each).status(_sight(carriers, each), with_failures=False) for each in records]
     show(
         output,
-        {"kind": "RunList", "runs": [_without_details(status) for status in found]},
-        table=table(("RUN", "STATE", "TASKS", "FAILED", "SHARDS", "STARTED"), map(_row, found)),
+        {"kind": "RunList", "runs": list(map(_without_details, records, found))},
+        table=table(("RUN", "STATE", "TASKS", "FAILED", "SHARDS", "STARTED", "DAYS"), map(_row, records, found)),
         names=(status.id for status in found),
     )
     if not found:
@@ -200,14 +215,15 @@ def _newest_first(record: RunRecord) -> tuple[float, str]:
     return (-record.created.timestamp() if record.created else 0.0, record.id)
 
 
-def _row(status: RunStatus) -> tuple[object, ...]:
+def _row(record: RunRecord, status: RunStatus) -> tuple[object, ...]:
     started = status.started.strftime("%Y-%m-%d %H:%M:%S") if status.started else "-"
-    return (status.id, status.state, f"{status.done}/{status.total}", status.failed, len(status.shards), started)
+    tasks, days = f"{status.done}/{status.total}", "..".join(dict.fromkeys(record.request["days"]))
+    return (status.id, status.state, tasks, status.failed, len(status.shards), started, days)
 
 
-def _without_details(status: RunStatus) -> dict[str, Any]:
-    document = documents.run_document(status)
-    return {**{key: value for key, value in document.items() if key != "failures"}, "shards": len(status.shards)}
+def _without_details(record: RunRecord, status: RunStatus) -> dict[str, Any]:
+    document = {key: value for key, value in documents.run_document(status).items() if key != "failures"}
+    return {**document, "shards": len(status.shards), "days": list(record.request["days"])}
 
 
 def _sight(carriers: Carriers, record: RunRecord) -> Sight:

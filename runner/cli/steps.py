@@ -19,6 +19,7 @@ _PLACES: Mapping[str, tuple[str, ...]] = {
     "submit": ("store", *SOURCE),
     "retry": ("store", *SOURCE, *CLUSTER),
     "validate": ("store", *SOURCE),
+    "pipeline": ("store", *SOURCE, *CLUSTER),
 }
 _ELSE = ("store", *CLUSTER)
 
@@ -30,6 +31,8 @@ def next_step(record: RunRecord, status: RunStatus, code: Exit, given: Given) ->
     """
     if status.state is RunState.RUNNING:
         return _command("status", status.id, "--watch", *places(given, "status"))
+    if record.request["stage"] == Stage.PIPELINE:
+        return None if code is Exit.DONE else _pipeline(record, given)
     if status.state in (RunState.STOPPED, RunState.CANCELLED):
         return _go_on(record, status, given)
     if code is Exit.NOT_ALLOWED:
@@ -37,6 +40,13 @@ def next_step(record: RunRecord, status: RunStatus, code: Exit, given: Given) ->
     if code is Exit.DONE or record.request["stage"] == Stage.VALIDATE:
         return _look(record, code, given)
     return _command("retry", status.id, *places(given, "retry"))
+
+
+def _pipeline(record: RunRecord, given: Given) -> str:
+    """Return the command that goes on with a pipeline's day, or begins its next pass."""
+    open_gate = ["--allow-incomplete"] if record.request.get("allowIncomplete") else []
+    where = (*places(given, "pipeline"), *_backend(record, given))
+    return _command("pipeline", "--day", record.request["days"][0], *open_gate, *_selected(record.request), *where)
 
 
 def _go_on(record: RunRecord, status: RunStatus, given: Given) -> str:
@@ -87,8 +97,12 @@ def _backend(record: RunRecord, given: Given) -> list[str]:
 
 
 def _what(request: Mapping[str, Any]) -> list[str]:
+    return ["--start-date", request["days"][0], "--end-date", request["days"][-1], *_selected(request)]
+
+
+def _selected(request: Mapping[str, Any]) -> list[str]:
     default = RunSpec().model_dump(mode="json", by_alias=True)
-    words = ["--start-date", request["days"][0], "--end-date", request["days"][-1]]
+    words: list[str] = []
     for key in SELECTION[2:]:
         value = request[key]
         if isinstance(value, list):
