@@ -9,6 +9,7 @@ from urllib.parse import quote
 from runner.backends.kubernetes.client import Client, Object
 from runner.backends.kubernetes.render import job
 from runner.backends.kubernetes.values import Layer, load_values, values_for
+from runner.doctor import registry
 from runner.doctor.check import Check, Verdict, fail, ok, tried, unknown, warn
 from runner.errors import NotAllowedError, NotFoundError, RunnerError, TransientError
 from runner.spec import RunSpec
@@ -89,8 +90,15 @@ def _image(image: str, nodes: tuple[Object, ...] | None) -> Check:
         return warn("image", f"{found}; {where}" if holding else found, "give --image with a tag or a digest")
     if holding:
         return ok("image", f"{image}: {where}")
+    there = registry.has(image)
+    if there is False:
+        return fail(
+            "image", f"its registry has no {image}", f"scripts/images build {image} && scripts/images push {image}"
+        )
+    if there:
+        return ok("image", f"{image}: its registry has it for everybody")
     pull = f"docker manifest inspect {image}"
-    return unknown("image", f"{image}: only a node that pulls it shows whether it can be had", pull)
+    return unknown("image", f"{image}: whether nodes can pull it only they know; its registry does not tell us", pull)
 
 
 def _images(node: Object) -> set[str]:

@@ -43,7 +43,8 @@ def examine(spec: RunSpec, read_key: Callable[[], str | None], readings: list[Re
             cover, found = _key(spec, tardis, fault)
             yield found
             if spec.backend is Backend.LOCAL:
-                yield _egress(tardis, wire, catalogue, cover)
+                unread = unknown("egress", "the key cannot be read", _SET_KEY)
+                yield unread if fault else _egress(tardis, wire, catalogue, cover)
         finally:
             wire.close()
 
@@ -103,7 +104,7 @@ def _covered(spec: RunSpec, cover: Sequence[Mapping[str, Any]]) -> Check:
         return warn("key", f"valid, yet it does not cover {', '.join(lacking)}", plan)
     ends = min(until[exchange_of(venue)] for venue in spec.venues)
     begins = max(str(each.get("from"))[:10] for each in cover if str(each.get("exchange")) in until)
-    span = f"days from {begins} to {ends} of all {len(spec.venues)} venues"
+    span = f"days from {begins} to {ends} of every venue asked for"
     if ends < str(datetime.now(UTC).date()):
         return warn("key", f"valid, yet it covers no new days: {span}", plan)
     return ok("key", f"valid; covers {span}")

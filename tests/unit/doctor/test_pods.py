@@ -48,7 +48,7 @@ def test_an_account_is_looked_for_by_the_name_that_pods_have(world: World) -> No
     [
         (IMAGE, "ok", "2 of 2 nodes"),
         ("library-like:1", "ok", "1 of 2 nodes"),
-        ("runner:0.2.0", "unknown", "only a node"),
+        ("127.0.0.1:1/runner:0.2.0", "unknown", "only they know"),
         ("runner", "warn", "names no version"),
         ("host:5000/runner:latest", "warn", "names no version"),
         ("", "fail", "none is configured"),
