@@ -212,6 +212,15 @@ def test_a_failure_anywhere_is_told_and_the_same_again_goes_on(
     assert cloud.state["bindings"] == whole.state["bindings"]
 
 
+@pytest.mark.slow
+def test_a_listing_that_fails_makes_no_second_alert(cloud: Cloud) -> None:
+    cloud.spoil(("policies list", "403: Permission monitoring.alertPolicies.list denied", False))
+    failed = cloud.run("up")
+    assert failed.returncode == 1
+    assert "monitoring.alertPolicies.list denied" in failed.stderr
+    assert not [call for call in cloud.calls if "policies" in call and "create" in call]
+
+
 def things(cloud: Cloud) -> list[str]:
     """Return what there is, what the server names by its title."""
     return sorted(thing["title"] or name for name, thing in cloud.state["things"].items())

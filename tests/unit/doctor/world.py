@@ -15,7 +15,7 @@ from runner.spec import RunSpec
 from tests.unit.backends.kubernetes import api as double
 
 CORE, MARKET = "/api/v1", "/api/v1/namespaces/market"
-IMAGE = "europe-docker.pkg.dev/project/runner/runner:0.1.0"
+IMAGE = "127.0.0.1:1/project/runner:0.1.0"
 LAST = date(2024, 8, 3)
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
