@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from runner.errors import WORKER_EXITS, Action
+from runner.errors import WORKER_EXITS, Action, Exit
 
 # The labels of everything that belongs to a run: which run, and what it does.
 RUN_LABEL = "runner/run"
 STAGE_LABEL = "runner/stage"
 CONTAINER = "worker"
+CONTROLLER = "pipeline"
 SCRATCH = "/scratch"
 KEY_VARIABLE = "TARDIS_API_KEY"
 KEY_FILE = "/var/run/secrets/runner/tardis-api-key"
 
 _TMP = "/tmp"  # noqa: S108 the container's own
+_SETTINGS = "/etc/runner"
+_DISRUPTED: Mapping[str, Any] = {
+    "action": "Ignore",
+    "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+}
+# Another try would end the same.
+_FINAL = (Exit.USAGE, Exit.INCOMPLETE, Exit.NOT_ALLOWED, Exit.NOT_FOUND)
 _ACTIONS: Mapping[Action, str] = {Action.FAIL_SHARD: "FailIndex", Action.FAIL_RUN: "FailJob"}
 
 
@@ -26,13 +34,15 @@ def pod_failure_policy() -> dict[str, Any]:
     A disruption is nobody's fault and costs no try. Codes outside the table, those of killed processes too, and those
     that are worth another try match no rule: they count against the shard's tries.
     """
-    rules: list[dict[str, Any]] = [
-        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]}
-    ]
+    rules = [_DISRUPTED]
     for action, name in _ACTIONS.items():
-        codes = sorted(int(rule.code) for rule in WORKER_EXITS if rule.action is action)
-        rules.append({"action": name, "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": codes}})
+        rules.append(_rule(name, CONTAINER, [rule.code for rule in WORKER_EXITS if rule.action is action]))
     return {"rules": rules}
+
+
+def _rule(action: str, container: str, codes: Iterable[int]) -> Mapping[str, Any]:
+    among = {"containerName": container, "operator": "In", "values": sorted(map(int, codes))}
+    return {"action": action, "onExitCodes": among}
 
 
 FIXED: Mapping[str, Any] = {
@@ -60,6 +70,23 @@ FIXED: Mapping[str, Any] = {
         "variable": KEY_VARIABLE,
         "env": [{"name": f"{KEY_VARIABLE}_FILE", "value": KEY_FILE}],
         "mount": {"name": "tardis-key", "mountPath": str(Path(KEY_FILE).parent), "readOnly": True},
+    },
+    "pipeline": {
+        "container": CONTROLLER,
+        "settings": _SETTINGS,
+        "args": [
+            *("pipeline", "--day", "auto", "--backend", "kubernetes"),
+            *("--file", f"{_SETTINGS}/run.yaml", "--values", f"{_SETTINGS}/values.yaml"),
+        ],
+        "env": [
+            {
+                "name": "RUNNER_JOB",
+                "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/job-name']"}},
+            },
+            {"name": "HOME", "value": _TMP},
+        ],
+        "mounts": [{"name": "tmp", "mountPath": _TMP}],
+        "podFailurePolicy": {"rules": [_DISRUPTED, _rule("FailJob", CONTROLLER, _FINAL)]},
     },
 }
 """Labels, variables, volumes and what exit codes lead to."""

@@ -9,9 +9,12 @@ from pathlib import Path
 SCHEMAS = Path(__file__).resolve().parents[3] / "data" / "kubernetes" / "schemas.json"
 DEFINITIONS = json.loads(SCHEMAS.read_text(encoding="utf-8"))["definitions"]
 KINDS = {
+    ("batch/v1", "CronJob"): "io.k8s.api.batch.v1.CronJob",
     ("batch/v1", "Job"): "io.k8s.api.batch.v1.Job",
+    ("v1", "ConfigMap"): "io.k8s.api.core.v1.ConfigMap",
     ("v1", "Namespace"): "io.k8s.api.core.v1.Namespace",
     ("v1", "ServiceAccount"): "io.k8s.api.core.v1.ServiceAccount",
+    ("networking.k8s.io/v1", "NetworkPolicy"): "io.k8s.api.networking.v1.NetworkPolicy",
     ("rbac.authorization.k8s.io/v1", "Role"): "io.k8s.api.rbac.v1.Role",
     ("rbac.authorization.k8s.io/v1", "RoleBinding"): "io.k8s.api.rbac.v1.RoleBinding",
 }
@@ -27,7 +30,8 @@ def _faults(value: object, schema: dict, path: str) -> Iterator[str]:
     if "$ref" in schema:
         schema = DEFINITIONS[schema["$ref"]]
     types = schema.get("type", "object")
-    if _type(value) not in ([types] if isinstance(types, str) else types):
+    taken = {types} if isinstance(types, str) else set(types)
+    if not {_type(value), "number" if type(value) is int else ""} & taken:
         yield f"{path}: {value!r} is no {types}"
     elif isinstance(value, dict):
         yield from _map_faults(value, schema, path)
