@@ -75,7 +75,7 @@ def pipeline(  # noqa: PLR0913 options
     store = here.open_spec_store(asked)
     carriers = Carriers(store, given, over)
     spec = placed(carriers, asked, over)
-    days = days_of(_days(day, given, spec), _now(carriers, spec), lookback_days)
+    days = days_of(_days(day, given, spec), lambda: _now(carriers, spec), lookback_days)
     with here.stoppable() as stop, here.view() as view:
         here.start_logging(spec)
         means = _means(spec, store, carriers, stop, view)

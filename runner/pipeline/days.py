@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
 from runner.errors import SpecError
@@ -12,18 +13,19 @@ from runner.spec.values import shown
 AUTO = "auto"
 
 
-def days_of(asked: str, now: datetime, lookback_days: int) -> tuple[date, ...]:
+def days_of(asked: str, now: Callable[[], datetime], lookback_days: int) -> tuple[date, ...]:
     """Return the days of `auto`, a day or a range `D..D`, oldest first.
 
-    `auto` is the day before that of `now`, and as many days before it as make `lookback_days` together.
+    `auto` is the day before that of `now()`, and as many days before it as make `lookback_days` together.
 
-    >>> [str(day) for day in days_of("auto", datetime(2024, 8, 10, 8, tzinfo=UTC), 2)]
+    >>> morning = datetime(2024, 8, 10, 8, tzinfo=UTC)
+    >>> [str(day) for day in days_of("auto", lambda: morning, 2)]
     ['2024-08-08', '2024-08-09']
-    >>> [str(day) for day in days_of("2024-08-08..2024-08-09", datetime.now(UTC), 14)]
+    >>> [str(day) for day in days_of("2024-08-08..2024-08-09", lambda: morning, 14)]
     ['2024-08-08', '2024-08-09']
     """
     if asked == AUTO:
-        last = now.astimezone(UTC).date() - timedelta(days=1)
+        last = now().astimezone(UTC).date() - timedelta(days=1)
         return _range(last - timedelta(days=lookback_days - 1), last)
     first, separator, last_text = asked.partition("..")
     begin = _day(first)

@@ -80,7 +80,7 @@ class Mornings:
         return self.world.spec(**{"start_date": None, **self.asked})
 
     def run(self, day: str = "2024-08-02", now: str = "2024-08-03T08:00:00+00:00", lookback: int = 3) -> list[DayEnd]:
-        days = days_of(day, datetime.fromisoformat(now), lookback)
+        days = days_of(day, lambda: datetime.fromisoformat(now), lookback)
         return list(run_days(self.means(), self.spec, self.terms, days))
 
     def morning(self, day: str, **options: Any) -> dict[str, str]:

@@ -10,7 +10,7 @@ import yaml
 
 from runner import ledger, runs
 from runner.backends.kubernetes.client import Client
-from runner.errors import ConfigError, Exit, NotAllowedError, SpecError, TransientError
+from runner.errors import ConfigError, Exit, NotAllowedError, NotFoundError, SpecError, TransientError
 from runner.ledger import Attempt
 from runner.runs import Cluster, LogQuery, RunState, State, Watch, place, submit
 from runner.runs.place import Place
@@ -496,3 +496,22 @@ def test_the_job_holds_the_whole_spec_and_no_key(world, api, cluster, spec, reco
         for each in api.objects["jobs"][record.id]["spec"]["template"]["spec"]["containers"][0]["env"]
     }
     assert json.loads(variables["RUNNER_SPEC"])["namespace"] == "market"
+
+
+@pytest.mark.parametrize(
+    ("annotations", "meant"),
+    [
+        ({"batch.kubernetes.io/cronjob-scheduled-timestamp": "2024-08-10T17:00:00+09:00"}, "2024-08-10T08:00:00+00:00"),
+        (None, "2024-08-11T00:30:00+00:00"),
+    ],
+    ids=["by its CronJob", "by hand"],
+)
+def test_a_job_was_meant_for_its_schedule_else_for_when_it_was_made(api, cluster, annotations, meant) -> None:
+    about = {"name": "pipeline-1", "creationTimestamp": "2024-08-11T00:30:00Z"}
+    api.put("jobs", {"metadata": {**about, **({"annotations": annotations} if annotations else {})}})
+    assert cluster.scheduled("pipeline-1").isoformat() == meant
+
+
+def test_a_job_that_is_not_there_has_no_schedule(cluster) -> None:
+    with pytest.raises(NotFoundError, match="job pipeline-2: not in namespace"):
+        cluster.scheduled("pipeline-2")
