@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from runner.backends.kubernetes.values import load_values, requests
+
 ROOT = Path(__file__).resolve().parents[2]
 ALERTS = ROOT / "scripts" / "lib" / "alerts"
 CLOUD = Path(__file__).with_name("cloud.py")
@@ -161,7 +163,17 @@ def test_both_alerts_the_budget_and_what_comes_next_are_there(
     policy = next(thing for name, thing in cloud.state["things"].items() if thing["title"] == "runner: silent")
     assert policy["flags"]["--notification-channels"][0].startswith("channels/")
     assert "sed -E 's/^( *name(space)?): runner$/\\1: runner/' manifests/rbac.yaml | kubectl apply -f -" in done.stdout
-    assert "runner doctor --backend kubernetes -n runner --placement spot-highmem" in done.stdout
+    assert "runner doctor --backend kubernetes -n runner --placement spot-highmem --values" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_values_that_are_written_are_values_of_runs(up: tuple[Cloud, object]) -> None:
+    cloud, _ = up
+    file = cloud.folder / "tree" / ".runner" / "gke" / "values.yaml"
+    pod = load_values([file])["pod"]
+    assert pod["serviceAccountName"] == "runner-worker"
+    assert pod["image"] == "europe-west1-docker.pkg.dev/my-project/runner/runner:0.1.0"
+    assert requests([file])[0][1] == {"store": "gs://my-project-runner/market-data"}
 
 
 @pytest.mark.slow
