@@ -123,7 +123,10 @@ def _grant(client: Client, user: str) -> str:
     """Return the commands by which one who may do so makes the Role and gives it to us."""
     namespace, account = client.namespace, re.fullmatch(r"system:serviceaccount:([^:]+):([^:]+)", user)
     whom = f"--serviceaccount={account[1]}:{account[2]}" if account else f"--user={user or 'USER'}"
-    role = f"sed -E 's/^( *name(space)?): runner$/\\1: {namespace}/' manifests/rbac.yaml | {client.kubectl} apply -f -"
+    role = f"{client.kubectl} apply -f manifests/rbac.yaml"
+    if namespace != "runner":
+        named = f"sed -E 's/^( *name(space)?): runner$/\\1: {namespace}/' manifests/rbac.yaml"
+        role = f"{named} | {client.kubectl} apply -f -"
     name = re.sub(r"[^a-z0-9]+", "-", (account[2] if account else user).lower()).strip("-") or "user"
     bind = f"{client.kubectl} create rolebinding runner-submitter-{name} --role=runner-submitter {shlex.quote(whom)}"
     return f"{role} && {bind}"

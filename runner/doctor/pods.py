@@ -119,8 +119,9 @@ def _is_fixed(image: str) -> bool:
 
 def _egress(client: Client, nodes: tuple[Object, ...] | None, *, has_key: bool) -> Check:
     see = f"{client.kubectl} get nodes -o wide"
-    if nodes is None:
-        return unknown("egress", "we may not see the nodes, so not how many addresses pods leave by", see)
+    if not nodes:
+        finding = "there is no node yet" if nodes is not None else "we may not see the nodes"
+        return unknown("egress", f"{finding}, so not by how many addresses pods leave", see)
     addresses = {
         str(address.get("address"))
         for node in nodes

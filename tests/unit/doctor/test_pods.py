@@ -74,7 +74,11 @@ def test_pods_that_leave_by_many_addresses_cannot_share_a_key(world: World) -> N
 
 def test_nodes_behind_a_gateway_do_not_tell_its_addresses(world: World) -> None:
     world.node(node("10.0.0.2"), node("10.0.0.3"))
-    assert world.checks()["egress"].verdict == "unknown"
+    assert "by a gateway" in world.checks()["egress"].finding
+    world.node()
+    check = world.checks()["egress"]
+    assert check.verdict == "unknown"
+    assert "no node yet" in check.finding
 
 
 def test_the_job_itself_is_tried_and_not_made(world: World) -> None:
