@@ -128,6 +128,7 @@ def test_what_failed_is_tried_again_by_the_next_pass_and_nothing_else(mornings: 
     assert mornings.sealed(DAY) == {"false"}
 
 
+@pytest.mark.slow
 def test_mornings_missed_late_and_with_a_venue_down(mornings: Mornings) -> None:
     mornings.asked = BOTH
     # The first day: all is well. Nobody comes the second morning.

@@ -62,10 +62,11 @@ def writes() -> list[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(1, MOST_WRITES))
 def test_killed_at_a_write_it_is_taken_up_and_nothing_is_done_twice(
-    first_day: Mornings, number: int, writes: list[int]
+    request: pytest.FixtureRequest, number: int, writes: list[int]
 ) -> None:
     if writes and number > writes[0]:
         return
+    first_day: Mornings = request.getfixturevalue("first_day")
     mortal = Mortal(first_day.world.store, number)
     first_day.store = mortal  # type: ignore[assignment] # all of a store but its type
     try:
