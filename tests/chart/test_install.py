@@ -5,6 +5,9 @@ from __future__ import annotations
 import http.server
 import ipaddress
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -393,3 +396,15 @@ def test_texts_are_printable_in_what_helm_writes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert not {"\x85", "\u2028", "\ufeff", "\x7f"} & set(done.stdout)
     assert render.to_json("\x85") == '"\\u0085"'
+
+
+def test_the_command_of_the_pipeline_is_understood(installed: dict, tmp_path: Path) -> None:
+    """With its own settings, and no cluster to ask: that is all it has to say."""
+    for name, text in one(installed, "ConfigMap")["data"].items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (container,) = pod_of(installed)["containers"]
+    words = [word.replace("/etc/runner", str(tmp_path)) for word in container["args"]]
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "RUNNER_JOB": "runner-pipeline-1"}
+    command = [sys.executable, "-m", "runner", *words]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert done.stderr.startswith("error: no cluster is configured"), done.stderr
