@@ -33,6 +33,8 @@ STEPS = (
     Step("validate", Stage.VALIDATE),
     Step("seal-after", Stage.CANDLES, beside=1, is_gated=True),
     Step("verify-after", Stage.VALIDATE, beside=1),
+    # What was missing before the download is not what is missing now.
+    Step("report", Stage.AVAILABILITY),
 )
 
 

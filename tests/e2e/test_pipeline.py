@@ -15,7 +15,7 @@ from tests.e2e.world import DAYS, World, until
 
 DAY = DAYS[0]
 PIPELINE = ("pipeline", "--day", DAY)
-STAGES = {"pipeline": 1, "instruments": 1, "availability": 1, "download": 1, "candles": 1, "validate": 2}
+STAGES = {"pipeline": 1, "instruments": 1, "availability": 2, "download": 1, "candles": 1, "validate": 2}
 PATIENCE_S = 280.0
 
 
@@ -48,7 +48,7 @@ def wrong(world: World) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("point", ["record_before:4", "ending_before:7"])
+@pytest.mark.parametrize("point", ["record_before:4", "ending_before:8"])
 def test_killed_it_is_taken_up_by_the_next(day: World, point: str) -> None:
     day.crash(point)
     killed = run(day, *PIPELINE)

@@ -82,6 +82,7 @@ def test_steps_are_jobs_that_go_on_without_their_controller(
     assert set(done.values()) == {1}
     assert sorted(name.split("-")[0] for name in done) == [
         "availability",
+        "availability",
         "candles",
         "download",
         "instruments",

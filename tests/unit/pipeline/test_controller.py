@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
+import pyarrow.parquet as pq
 import pytest
 
 from runner import layout, ledger
@@ -24,6 +26,8 @@ def test_a_day_is_brought_to_completeness_stage_after_stage(mornings: Mornings) 
     record = json.loads(mornings.world.store.get(layout.completeness(DAY, "BINANCE")))
     assert record["dataTypes"]["trades"]["verdict"] == "complete"
     assert mornings.sealed(DAY) == {"false"}, "the days beside are not there"
+    missing = pq.read_table(io.BytesIO(mornings.world.store.get(layout.missing_data_reports(DAY))))
+    assert missing.num_rows == 0, "the report is of the end, not of the beginning"
     created = sorted(
         (ledger.get_run(mornings.world.store, run) for run in ledger.run_ids(mornings.world.store)),
         key=lambda record: record.created,  # type: ignore[arg-type, return-value]
@@ -36,6 +40,7 @@ def test_a_day_is_brought_to_completeness_stage_after_stage(mornings: Mornings) 
         "validate",
         "candles",
         "validate",
+        "availability",
     ]
     assert {record.request["parent"].partition(".")[0] for record in created[1:]} == {end.run}
     assert mornings.unfinished() == []

@@ -13,7 +13,7 @@ from runner.store import ObjectInfo, Store
 from tests.unit.pipeline.conftest import Mornings
 
 MOST_WRITES = 40
-STAGES = {"instruments": 2, "availability": 2, "download": 2, "candles": 3, "validate": 5, "pipeline": 2}
+STAGES = {"instruments": 2, "availability": 4, "download": 2, "candles": 3, "validate": 5, "pipeline": 2}
 """How many runs of each stage two days make, the first of which the second seals."""
 
 
