@@ -72,6 +72,22 @@ def test_a_dry_run_at_the_client_prints_the_same(tmp_path: Path) -> None:
     assert submitted.stdout == render(tmp_path, *words)
 
 
+def test_a_file_of_values_may_say_the_run_too(tmp_path: Path) -> None:
+    """The same file that helm is given, what helm alone understands with it."""
+    (tmp_path / "values.yaml").write_text(
+        "run: {enabled: true, startDate: 2024-08-01, venues: [BINANCE], store: 'gs://bucket/prefix', shards: 3}\n"
+        "pod: {image: 'runner:dev'}\ninstall: {enabled: false}\n"
+    )
+    said = ("--values", "values.yaml", "-n", "somewhere")
+    assert render(tmp_path, *said) == render(tmp_path, *REQUEST, "-n", "somewhere", "--shards", "3")
+    submitted = run(tmp_path, "submit", *said, "--backend", "kubernetes", "--dry-run=client")
+    assert submitted.stdout == render(tmp_path, *said)
+    # A flag wins over a file.
+    assert yaml.safe_load(render(tmp_path, *said, "--shards", "5"))["spec"]["completions"] == 5
+    wrong = run(tmp_path, "render", *said, "--values", "missing.yaml")
+    assert (wrong.returncode, "missing.yaml: no such file" in wrong.stderr) == (2, True)
+
+
 def test_the_job_has_the_name_that_the_planner_works_out(world, tmp_path: Path) -> None:
     """The worker of shard 0 refuses to plan under an id that is another request's."""
     urls = ("--tardis-url", world.server.url, "--tardis-api-url", world.server.api_url)
