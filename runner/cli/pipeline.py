@@ -17,7 +17,7 @@ from runner.cli.place import Memory, Placement, Values, layers
 from runner.cli.requests import placed
 from runner.errors import DrainedError, Exit, SpecError, WorkerExit
 from runner.ledger import RunRecord
-from runner.pipeline import AUTO, DayEnd, Means, Source, Terms, Verdict, days_of, run_days
+from runner.pipeline import AUTO, DayEnd, Means, Source, Terms, Verdict, capped, days_of, newest, run_days
 from runner.report.live import View
 from runner.report.tables import table
 from runner.runs import Watch
@@ -67,7 +67,8 @@ def pipeline(  # noqa: PLR0913 options
 ) -> int:
     """Do what days lack: instruments, availability, download, validate, candles, sealing of the day before, validate.
 
-    auto is the day before today's (in a Job's pod: before its schedule's) and those before it, --lookback-days in all.
+    auto is the day before today's (in a Job's pod: before its schedule's) and those before it, --lookback-days in all;
+    of a source whose exports ended longer ago, the last ones.
     Exit 3 when a day is not complete, 75 when it is not exported by the deadline.
     """
     over, given = layers(placement, values, memory), given.over(values)
@@ -75,7 +76,7 @@ def pipeline(  # noqa: PLR0913 options
     store = here.open_spec_store(asked)
     carriers = Carriers(store, given, over)
     spec = placed(carriers, asked, over)
-    days = days_of(_days(day, given, spec), lambda: _now(carriers, spec), lookback_days)
+    days = days_of(_days(day, given, spec), lambda: _now(carriers, spec, lookback_days), lookback_days)
     with here.stoppable() as stop, here.view() as view:
         here.start_logging(spec)
         means = _means(spec, store, carriers, stop, view)
@@ -96,10 +97,14 @@ def _days(day: str | None, given: Given, spec: RunSpec) -> str:
     return f"{spec.start_date}..{spec.end_date or spec.start_date}" if spec.start_date else AUTO
 
 
-def _now(carriers: Carriers, spec: RunSpec) -> datetime:
+def _now(carriers: Carriers, spec: RunSpec, lookback_days: int) -> datetime:
     """Return the time that `auto` goes by: in a Job's pod that of its schedule, so that a late pod does its own day."""
     job = os.environ.get(JOB_VARIABLE)
-    return carriers.cluster(spec).scheduled(job) if job else datetime.now(UTC)
+    now = carriers.cluster(spec).scheduled(job) if job else datetime.now(UTC)
+    found = capped(now, newest(spec, here.open_tardis(spec)), lookback_days)
+    if found != now:
+        say(f"source exports end before {found.date()}: auto goes by that day")
+    return found
 
 
 def _means(spec: RunSpec, store: Store, carriers: Carriers, stop: here.Stop, view: View) -> Means:

@@ -10,7 +10,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import StrEnum
 
@@ -113,6 +113,7 @@ def run_days(means: Means, spec: RunSpec, terms: Terms, days: Sequence[date]) ->
     A day is done when it lacks anything, or when its last pass is not ended. On days before the last one nothing need
     be listed. Raises DrainedError when told to stop: the pass stays as it is, and so do its runs.
     """
+    end_s = time.monotonic() + terms.deadline_s
     for day in days:
         means.source.renew()
         place = record.find(spec, means.store, day, allow_incomplete=terms.allow_incomplete)
@@ -124,7 +125,8 @@ def run_days(means: Means, spec: RunSpec, terms: Terms, days: Sequence[date]) ->
             log.info("pipeline day=%s verdict=%s: nothing to do", day, Verdict.COMPLETE)
             yield DayEnd(day, Verdict.NOTHING)
             continue
-        end = Pass(means, spec, terms, record.begin(spec, means.store, day, place)).run()
+        left = replace(terms, deadline_s=max(0.0, end_s - time.monotonic()))  # one wait for all
+        end = Pass(means, spec, left, record.begin(spec, means.store, day, place)).run()
         yield end
         if end.verdict in (Verdict.REFUSED, Verdict.CANCELLED):
             return

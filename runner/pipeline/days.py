@@ -37,6 +37,22 @@ def days_of(asked: str, now: Callable[[], datetime], lookback_days: int) -> tupl
     return _range(begin, end)
 
 
+def capped(now: datetime, exported_until: date | None, lookback_days: int) -> datetime:
+    """Return the time that `auto` goes by: that of the newest export where the source lags by more than is looked at.
+
+    `exported_until` is the first day that is not exported, None where nobody knows. A source so far behind is not late:
+    its days end there, and those after them would be waited for in vain.
+
+    >>> now = datetime(2024, 8, 30, 8, tzinfo=UTC)
+    >>> [str(capped(now, date(2024, 8, day), 14).date()) for day in (29, 16, 15)]
+    ['2024-08-30', '2024-08-30', '2024-08-15']
+    """
+    today = now.astimezone(UTC).date()
+    if exported_until is None or today - exported_until <= timedelta(days=lookback_days):
+        return now
+    return datetime(exported_until.year, exported_until.month, exported_until.day, tzinfo=UTC)
+
+
 def _range(first: date, last: date) -> tuple[date, ...]:
     return tuple(first + timedelta(days=n) for n in range((last - first).days + 1))
 

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 import pytest
 
 from runner.errors import SpecError
-from runner.pipeline import days_of
+from runner.pipeline import capped, days_of
 
 MORNING = datetime(2024, 8, 10, 8, tzinfo=UTC)
 
@@ -48,3 +48,11 @@ def test_what_is_no_day_is_refused_with_its_name(asked: str, why: str) -> None:
     with pytest.raises(SpecError, match="flag --day") as refused:
         days(asked)
     assert why in str(refused.value)
+
+
+def test_a_source_that_ended_long_ago_is_gone_by_its_last_days_and_a_late_one_is_waited_for() -> None:
+    assert capped(MORNING, date(2024, 8, 10), 2) == MORNING, "yesterday is there"
+    assert capped(MORNING, date(2024, 8, 8), 2) == MORNING, "two days late"
+    assert capped(MORNING, date(2024, 8, 7), 2) == datetime(2024, 8, 7, tzinfo=UTC)
+    assert capped(MORNING, date(2024, 8, 11), 2) == MORNING, "never later than the clock says"
+    assert capped(MORNING, None, 2) == MORNING, "the source cannot say"
