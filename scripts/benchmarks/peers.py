@@ -41,7 +41,7 @@ def polars(kind: str, source: Path, out: Path, *, direct: bool = False) -> None:
     times = [pl.col(c).cast(pl.Datetime("us", "UTC")) for c in ("timestamp", "local_timestamp")]
     ticks.with_columns(times).sink_parquet(out / "ticks.parquet", compression="zstd", compression_level=1)
     # Scanning what was just written is cheaper than unpacking and parsing the day a second time.
-    written = pl.scan_parquet(out / "ticks.parquet")
+    written = pl.scan_parquet(out / "ticks.parquet", row_index_name="n")
     numbered = written.with_columns(pl.col(c).cast(pl.Int64) for c in ("timestamp", "local_timestamp"))
     if kind == "trades":
         _polars_trades(pl, numbered, out, direct=direct)
@@ -66,10 +66,12 @@ def _polars_trades(pl: Any, ticks: Any, out: Path, *, direct: bool) -> None:
         c("amount").filter(c("side") == "buy").sum().alias("buy_volume_sum"),
         c("amount").filter(c("side") == "sell").sum().alias("sell_volume_sum"),
         c("delay").sum().alias("delay_sum"), c("delay").max().alias("delay_max"), c("delay").min().alias("delay_min"),
+        c("n").first().alias("n0"), c("n").last().alias("n1"),
     ]  # fmt: skip
+    # Trades arrive out of order: a bar's last one may lie in any of its parts.
     again = [
-        c("open").first(), c("high").max(), c("low").min(), c("close").last(), c("delay_max").max(),
-        c("delay_min").min(), *(c(name).sum() for name in _SUMS),
+        c("open").get(c("n0").arg_min()), c("high").max(), c("low").min(), c("close").get(c("n1").arg_max()),
+        c("n0").min(), c("n1").max(), c("delay_max").max(), c("delay_min").min(), *(c(name).sum() for name in _SUMS),
     ]  # fmt: skip
     ratios = [(c("value") / c("volume")).alias("vwap"), (c("delay_sum") / c("trade_count")).alias("delay_mean")]
     if direct:
@@ -80,7 +82,8 @@ def _polars_trades(pl: Any, ticks: Any, out: Path, *, direct: bool) -> None:
         return
     base = _polars_bars(pl, rows, 15, first).collect(engine="streaming")
     for name, seconds in TIMEFRAMES.items():
-        _polars_write(pl, _polars_bars(pl, base, seconds, again).with_columns(ratios), out, name)
+        bars = _polars_bars(pl, base, seconds, again).with_columns(ratios).drop("n0", "n1")
+        _polars_write(pl, bars, out, name)
 
 
 def _polars_book(pl: Any, ticks: Any, out: Path) -> None:
