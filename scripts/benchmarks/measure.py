@@ -147,7 +147,7 @@ def table(results: Mapping[str, Any]) -> str:
     for name, found in results.items():
         if name in ("trades", "book", "medians", "download"):
             lines += [
-                f"\n{name:<13}{'processor':>12}{'ratio':>8}{'wall s':>9}{'peak MB':>9}{'MB written':>12}{'ratio':>8}"
+                f"\n{name:<14}{'processor':>12}{'ratio':>8}{'wall s':>9}{'peak MB':>9}{'MB written':>12}{'ratio':>8}"
             ]
             lines += [_row(name, who, each) for who, each in found.items()]
         else:
@@ -161,7 +161,7 @@ def _row(section_name: str, who: str, found: Mapping[str, Any]) -> str:
     missed = [f"{fact} {r[fact]:.2f}, aim {aim:.2f}" for fact, aim, _ in aims if r[fact] < aim]
     note = f"  missed: {'; '.join(missed)}" if missed else "  as aimed" if aims else ""
     cells = f"{m['cpu_s']:>10.2f} s{r['cpu_s']:>8.2f}{m['wall_s']:>9.2f}{m['rss_mb']:>9.0f}"
-    return f"  {who:<10}{cells}{m['bytes'] / 1e6:>12.1f}{r['bytes']:>8.2f}{note}"
+    return f"  {who:<12}{cells}{m['bytes'] / 1e6:>12.1f}{r['bytes']:>8.2f}{note}"
 
 
 def _cache() -> Path:
