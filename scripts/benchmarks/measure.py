@@ -25,7 +25,7 @@ import days
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-MEDIAN_PEERS = {"polars": "direct", "duckdb": "direct", "pandas": "direct"}
+PEERS = ("polars", "duckdb", "pandas", "pandas_tuned")
 ROWS = {"trades": 5_000_000, "book_snapshot_5": 2_000_000}
 FILES = 8
 
@@ -147,7 +147,7 @@ def table(results: Mapping[str, Any]) -> str:
     for name, found in results.items():
         if name in ("trades", "book", "medians", "download"):
             lines += [
-                f"\n{name:<12}{'processor':>12}{'ratio':>8}{'wall s':>9}{'peak MB':>9}{'MB written':>12}{'ratio':>8}"
+                f"\n{name:<14}{'processor':>12}{'ratio':>8}{'wall s':>9}{'peak MB':>9}{'MB written':>12}{'ratio':>8}"
             ]
             lines += [_row(name, who, each) for who, each in found.items()]
         else:
@@ -161,7 +161,7 @@ def _row(section_name: str, who: str, found: Mapping[str, Any]) -> str:
     missed = [f"{fact} {r[fact]:.2f}, aim {aim:.2f}" for fact, aim, _ in aims if r[fact] < aim]
     note = f"  missed: {'; '.join(missed)}" if missed else "  as aimed" if aims else ""
     cells = f"{m['cpu_s']:>10.2f} s{r['cpu_s']:>8.2f}{m['wall_s']:>9.2f}{m['rss_mb']:>9.0f}"
-    return f"  {who:<10}{cells}{m['bytes'] / 1e6:>12.1f}{r['bytes']:>8.2f}{note}"
+    return f"  {who:<12}{cells}{m['bytes'] / 1e6:>12.1f}{r['bytes']:>8.2f}{note}"
 
 
 def _cache() -> Path:
@@ -191,12 +191,12 @@ def main() -> None:
 
 
 def _measured(name: str, folder: Path, rounds: int) -> dict[str, Any]:
-    peers = {"polars": "", "duckdb": "", "pandas": ""}
+    peers = dict.fromkeys(PEERS, "")
     return {
         "startup": startup,
         "trades": lambda: section("trades", peers, folder, rounds),
         "book": lambda: section("book_snapshot_5", peers, folder, rounds),
-        "medians": lambda: section("trades", MEDIAN_PEERS, folder, rounds, medians=True),
+        "medians": lambda: section("trades", dict.fromkeys(PEERS, "direct"), folder, rounds, medians=True),
         "memory": lambda: memory(folder),
         "download": lambda: download(folder, rounds),
     }[name]()

@@ -113,8 +113,11 @@ def main() -> None:
     job(kind, Path(source), Path(out), **direct)
     wall = time.perf_counter() - began
     used = resource.getrusage(resource.RUSAGE_SELF)
+    # Not ru_maxrss: a process inherits that from the one that started it.
+    status = Path("/proc/self/status").read_text()
+    peak_kb = int(status.partition("VmHWM:")[2].split()[0])
     size = sum(path.stat().st_size for path in Path(out).rglob("*") if path.is_file())
-    cost = {"cpu_s": used.ru_utime + used.ru_stime, "wall_s": wall, "rss_mb": used.ru_maxrss / 1024, "bytes": size}
+    cost = {"cpu_s": used.ru_utime + used.ru_stime, "wall_s": wall, "rss_mb": peak_kb / 1024, "bytes": size}
     print(json.dumps({name: round(value, 3) for name, value in cost.items()}))
 
 

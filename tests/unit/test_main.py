@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from runner.errors import WorkerExit
+
 ROOT = Path(__file__).resolve().parents[2]
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("RUNNER_", "TARDIS_", "GCS_"))}
 MODULE = "import runpy; runpy.run_module('runner', run_name='__main__', alter_sys=True)"
@@ -99,6 +101,22 @@ sys.meta_path.insert(0, Finder())
     done = run(code + start, "config", "-o", "name")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "cleaned thread"
+
+
+@pytest.mark.parametrize("start", [MODULE, installed()], ids=["module", "installed"])
+def test_a_worker_that_is_told_to_stop_while_it_starts_goes_as_one_that_drained(start: str) -> None:
+    code = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "runner.worker":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+sys.meta_path.insert(0, Finder())
+"""
+    done = run(code + start, "worker")
+    assert (done.returncode, done.stderr) == (WorkerExit.DRAINED, "")
 
 
 @pytest.mark.parametrize("word", COMMANDS)
