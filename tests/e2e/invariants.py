@@ -23,7 +23,7 @@ from runner.stages import content
 from runner.store import ObjectInfo, Store
 from runner.task import Entry, Task
 
-DATA = ("raw_tick_data/", "processed_candles/", "processed_book_snapshots/")
+DATA = ("raw_tick_data/", "processed_candles/", "processed_book_snapshots/", "option_features/")
 SETTLED = {"done", "empty", "not_offered", "not_available"}
 
 

@@ -10,11 +10,10 @@ from collections import Counter
 import pytest
 
 from tests.e2e import invariants
-from tests.e2e_k8s.cluster import CANARY, api_requests, kubectl, until
+from tests.e2e_k8s.cluster import CANARY, INDEX, Held, api_requests, kubectl, turn, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1200)]
 EVICTED, DELETED = 5, 10
-INDEX = "batch.kubernetes.io/job-completion-index"
 COUNTS = ("failure-count", "ignored-failure-count")
 RANDOM = random.Random(7)
 
@@ -34,14 +33,14 @@ class Hundred:
         self.seen_failures: dict[str, str] = {}
         self.early = world.status(self.run)
         self.plain_logs = ""
-        self.verdict = None
+        self.verdict = self.logs = self.held = None
         self.waited = (0.0, 0.0)
 
     def evict_five(self) -> None:
         """Evict the pods of five shards, each of them at work: no body comes to its end meanwhile."""
 
         def done() -> bool:
-            for pod in self.world.running(self.run):
+            for pod in self.world.at_work(self.run):
                 index = pod["metadata"]["labels"][INDEX]
                 if len(self.evicted) < EVICTED and index not in self.evicted:
                     self.world.evict(pod["metadata"]["name"])
@@ -57,7 +56,7 @@ class Hundred:
         self.world.site.fault(path="*.csv.gz", fault="slow", bytes_per_s=3000)
 
         def done() -> bool:
-            running = [p["metadata"]["name"] for p in self.world.running(self.run)]
+            running = [p["metadata"]["name"] for p in self.world.at_work(self.run)]
             # No shard twice: six interruptions would be one too many for its task.
             hit = {*map(shard_of, self.deleted), *self.evicted}
             chosen = [name for name in running if shard_of(name) not in hit]
@@ -67,6 +66,7 @@ class Hundred:
             return len(self.deleted) >= DELETED
 
         until(done, "ten pods were deleted at work", 240)
+        self.world.site.control("DELETE", "faults")
 
     def read_plain_logs(self) -> None:
         """Read with kubectl alone what one finished shard said."""
@@ -81,16 +81,19 @@ class Hundred:
 
 
 @pytest.fixture(scope="module")
-def hundred(make_world) -> Hundred:
-    world = make_world()
-    world.site.fault(path="*.csv.gz", fault="slow", bytes_per_s=20)
-    found = Hundred(world)
-    found.evict_five()
-    found.delete_ten()
-    found.read_plain_logs()
-    began = time.time()
-    found.verdict = world.cli("wait", found.run, timeout_s=900)
-    found.waited = (began, time.time())
+def hundred(make_lasting_world) -> Hundred:
+    world = make_lasting_world()
+    with turn():
+        world.site.fault(path="*.csv.gz", fault="slow", bytes_per_s=20)
+        found = Hundred(world)
+        found.evict_five()
+        found.delete_ten()
+        found.read_plain_logs()
+        began = time.time()
+        found.verdict = world.cli("wait", found.run, timeout_s=900)
+        found.waited = (began, time.time())
+        found.logs = world.cli("logs", found.run, "-o", "json")
+        found.held = Held(world.store)
     return found
 
 
@@ -106,7 +109,7 @@ def test_validate_finds_everything(hundred) -> None:
 
 
 def test_the_store_equals_that_of_the_local_backend(hundred) -> None:
-    assert invariants.contents(hundred.world.store) == hundred.world.clean
+    assert invariants.contents(hundred.held) == hundred.world.clean
 
 
 def test_nothing_is_lost_doubled_or_partial(hundred) -> None:
@@ -145,20 +148,16 @@ def test_plain_kubectl_logs_show_start_progress_and_counts(hundred) -> None:
 
 
 def test_logs_of_all_shards_come_from_pods_and_store(hundred) -> None:
-    done = hundred.world.cli("logs", hundred.run, "-o", "json")
-    assert done.returncode == 0, done.stderr
-    shards = {each["shard"] for each in json.loads(done.stdout)["logs"]}
+    assert hundred.logs.returncode == 0, hundred.logs.stderr
+    shards = {each["shard"] for each in json.loads(hundred.logs.stdout)["logs"]}
     assert shards == set(range(100))
 
 
 def test_the_key_is_in_no_object_event_log_or_store(hundred) -> None:
     space = ("-n", hundred.world.namespace)
     everything = kubectl("get", "jobs,pods,events,configmaps", *space, "-o", "yaml")
-    logs = hundred.world.cli("logs", hundred.run).stdout
-    stored = b"".join(
-        hundred.world.store.get(info.key) for info in hundred.world.store.list("_runs/") if "/plan." not in info.key
-    )
-    for text in (everything, logs, hundred.verdict.stderr, stored.decode(errors="replace")):
+    stored = b"".join(hundred.held.get(info.key) for info in hundred.held.list("_runs/") if "/plan." not in info.key)
+    for text in (everything, hundred.logs.stdout, hundred.verdict.stderr, stored.decode(errors="replace")):
         assert text
         assert CANARY not in text
 

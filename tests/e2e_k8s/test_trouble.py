@@ -7,21 +7,11 @@ import pytest
 
 from runner.ledger import DEATHS_FAILED
 from tests.e2e.invariants import path_of
-from tests.e2e_k8s.cluster import IMAGE, ROOT, SECRET, SMALL, apply, kubectl, restart_control_plane, until
+from tests.e2e_k8s.cluster import IMAGE, ROOT, SECRET, SMALL, apply, kubectl, until, variables
 
-pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(300)]
-EXPLAINED_S = 60
+pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
 # Bytes a second: no body comes to its end until the fault is taken away.
 STANDSTILL = 20
-
-
-def explained(world, run: str, kind: str, within_s: float = EXPLAINED_S) -> dict:
-    """Return the cause of this kind once `status` names it, within a minute where nothing has to happen first."""
-
-    def found() -> dict | None:
-        return next((cause for cause in world.status(run)["causes"] if cause["kind"] == kind), None)
-
-    return until(found, f"status names the cause {kind}", within_s, 2)
 
 
 def cancelled(world, run: str) -> None:
@@ -33,7 +23,7 @@ def cancelled(world, run: str) -> None:
 
 def test_a_wrong_image_is_explained(make_world) -> None:
     world = make_world(**SMALL, image="registry.invalid/runner:none")
-    cause = explained(world, run := world.submit(), "image")
+    cause = world.explained(run := world.submit(), "image")
     assert "registry.invalid/runner:none" in cause["message"]
     assert cause["next"] == f"runner cancel {run} && runner retry {run} --image IMAGE"
     cancelled(world, run)
@@ -45,7 +35,7 @@ def test_a_wrong_image_is_explained(make_world) -> None:
 def test_a_missing_secret_is_explained_and_its_making_lets_the_run_go_on(make_world) -> None:
     world = make_world(**SMALL)
     kubectl("delete", "secret", SECRET, "-n", world.namespace)
-    cause = explained(world, run := world.submit(), "secret")
+    cause = world.explained(run := world.submit(), "secret")
     assert f'secret "{SECRET}" not found' in cause["message"]
     assert f"create secret generic {SECRET}" in cause["next"]
     world.make_secret()
@@ -57,7 +47,7 @@ def test_impossible_memory_is_explained(make_world) -> None:
     world = make_world(**SMALL)
     huge = {"cpu": "100m", "memory": "900Gi", "ephemeral-storage": "200Mi"}
     world.pod = {"resources": {"requests": huge, "limits": {"memory": "900Gi", "ephemeral-storage": "200Mi"}}}
-    cause = explained(world, run := world.submit(), "unschedulable")
+    cause = world.explained(run := world.submit(), "unschedulable")
     assert "Insufficient memory" in cause["message"]
     assert f"runner cancel {run} && runner retry {run} --memory SIZE" in cause["next"]
     cancelled(world, run)
@@ -116,7 +106,7 @@ def test_a_deleted_job_is_told_from_the_store_and_followed_by_the_next_pass(make
     world = make_world(**SMALL)
     world.site.fault(path="*.csv.gz", fault="slow", bytes_per_s=STANDSTILL)
     run = world.submit()
-    until(lambda: world.running(run), "pods run")
+    until(lambda: len(world.at_work(run)) == SMALL["parallelism"], "pods are at work")
     with world.command("wait", run) as waiting:
         kubectl("delete", "job", run, "-n", world.namespace, "--wait=false")
         out, err = waiting.communicate(timeout=120)
@@ -164,7 +154,7 @@ def test_out_of_memory_is_named_with_its_peak_and_the_shard_goes_on_without_the_
         # The container's own group is the one with the limit: the hook's note of who enters goes to a file.
         "env": [*world.values["pod"]["env"], *variables(PYTHONPATH="/hook", GREEDY="ETHUSDT:600", CGROUP="/scratch")],
     }
-    cause = explained(world, run := world.submit(), "out of memory", 180)
+    cause = world.explained(run := world.submit(), "out of memory", 180)
     assert re.fullmatch(r"killed for memory at its limit of 400Mi, having told of \d+ MiB", cause["message"])
     assert f"runner retry {run} --memory 800Mi" in cause["next"]
     done = world.cli("wait", run)
@@ -181,26 +171,6 @@ def test_out_of_memory_is_named_with_its_peak_and_the_shard_goes_on_without_the_
     assert re.search(r"killed 3 times at it, peak memory [1-9]\d+ MiB", failure["error"])
     failed = frozenset({(task.id, "trades")})
     assert world.violations(redone=DEATHS_FAILED, failed=failed) == []
-
-
-def variables(**values: str) -> list[dict[str, str]]:
-    return [{"name": name, "value": value} for name, value in values.items()]
-
-
-def test_a_control_plane_that_restarts_is_waited_for(make_world) -> None:
-    world = make_world(**{**SMALL, "endDate": "2024-08-03", "shards": 20})
-    world.site.fault(path="*.csv.gz", fault="slow", bytes_per_s=STANDSTILL)
-    run = world.submit()
-    until(lambda: world.running(run), "pods run")
-    with world.command("status", run, "-w") as watching:
-        assert f"run {run}  running" in watching.stderr.readline()
-        restart_control_plane()
-        until(lambda: kubectl("get", "--raw", "/readyz", check=False) == "ok", "the API is back")
-        world.site.control("DELETE", "faults")
-        out, err = watching.communicate(timeout=240)
-    assert watching.returncode == 0, out + err
-    assert world.status(run)["state"] == "done"
-    assert world.violations() == []
 
 
 def test_rendered_objects_alone_make_a_run(make_world) -> None:
