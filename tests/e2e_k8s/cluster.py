@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -155,6 +156,11 @@ def turn(*, alone: bool = False) -> Iterator[None]:
     with TURN.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
         yield
+
+
+def rights(namespace: str) -> str:
+    """Return the rights that are shipped, moved to a namespace as their file says."""
+    return re.sub(r"(?m)^( *name(?:space)?): runner$", rf"\1: {namespace}", (ROOT / "manifests/rbac.yaml").read_text())
 
 
 def listed(*objects: Object) -> str:
@@ -312,7 +318,7 @@ class World:
 
     @property
     def rights(self) -> str:
-        return (ROOT / "manifests/rbac.yaml").read_text().replace(": runner\n", f": {self.namespace}\n")
+        return rights(self.namespace)
 
     @property
     def secret(self) -> Object:

@@ -11,7 +11,7 @@ import pytest
 from runner.backends.kubernetes import render
 from runner.backends.kubernetes.values import placement, placements, values_for
 from runner.spec import RunSpec
-from tests.e2e_k8s.cluster import ROOT, kubectl, until
+from tests.e2e_k8s.cluster import kubectl, rights, until
 from tests.unit.backends.kubernetes.test_render import NASTY
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
@@ -21,7 +21,7 @@ SPEC = RunSpec(store="gs://bucket/prefix", start_date="2024-08-08", shards=100, 
 @pytest.fixture(scope="module")
 def namespace(cluster: None) -> Iterator[str]:
     name = f"e2e-{uuid.uuid4().hex[:8]}"
-    kubectl("apply", "-f", "-", given=(ROOT / "manifests/rbac.yaml").read_text().replace(": runner\n", f": {name}\n"))
+    kubectl("apply", "-f", "-", given=rights(name))
     until(lambda: kubectl("get", "serviceaccount", "default", "-n", name, check=False), "the namespace is made")
     yield name
     kubectl("delete", "namespace", name, "--wait=false")
