@@ -16,18 +16,8 @@ from runner.errors import Exit
 from runner.sandbox.tardis import Options, serve
 from tests.e2e import invariants
 from tests.e2e.world import World as LocalWorld
-from tests.e2e_k8s.cluster import (
-    GENERATED,
-    JOB,
-    ROOT,
-    WIDE,
-    Site,
-    World,
-    kubectl,
-    sandbox,
-    served,
-    turn,
-)
+from tests.e2e_k8s.cluster import ROOT, Site, kubectl, sandbox, served, turn
+from tests.e2e_k8s.world import GENERATED, JOB, WIDE, World
 
 _prepared_s: dict[str, float] = {}
 

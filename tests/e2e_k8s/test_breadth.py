@@ -9,7 +9,7 @@ from runner.errors import Exit
 from runner.sandbox.tardis import Options, serve
 from tests.e2e import invariants
 from tests.e2e.world import World as LocalWorld
-from tests.e2e_k8s.cluster import PAIRS, SWAPS, WIDE, WIDE_JOB, Held
+from tests.e2e_k8s.world import PAIRS, SWAPS, WIDE, WIDE_JOB, Held
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(600)]
 OFFERED = {

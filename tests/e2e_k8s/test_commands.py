@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from tests.e2e.invariants import path_of
-from tests.e2e_k8s.cluster import CANARY, SECRET, SMALL, apply, kubectl, kubectl_json, lines, until
+from tests.e2e_k8s.cluster import CANARY, SECRET, apply, kubectl, kubectl_json, lines, until
+from tests.e2e_k8s.world import SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
 EXPLAINED_S = 100  # of them 60 for a machine that has more to do

@@ -10,7 +10,8 @@ from collections import Counter
 import pytest
 
 from tests.e2e import invariants
-from tests.e2e_k8s.cluster import CANARY, INDEX, Held, api_requests, kubectl, turn, until
+from tests.e2e_k8s.cluster import CANARY, INDEX, api_requests, kubectl, turn, until
+from tests.e2e_k8s.world import Held
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1200)]
 EVICTED, DELETED = 5, 10

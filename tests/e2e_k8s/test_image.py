@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from runner.sandbox.tardis import Options, serve
-from tests.e2e_k8s.cluster import GENERATED, IMAGE, ROOT
+from tests.e2e_k8s.cluster import IMAGE, ROOT
+from tests.e2e_k8s.world import GENERATED
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(300)]
 

@@ -17,18 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e_k8s.cluster import (
-    IMAGE,
-    ROOT,
-    Site,
-    World,
-    control,
-    kubectl,
-    kubectl_json,
-    sandbox,
-    served,
-    until,
-)
+from tests.e2e_k8s.cluster import IMAGE, ROOT, Site, control, kubectl, kubectl_json, sandbox, served, until
+from tests.e2e_k8s.world import World
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1500)]
 TODAY = datetime.now(UTC).date()

@@ -7,7 +7,8 @@ import pytest
 
 from runner.ledger import DEATHS_FAILED
 from tests.e2e.invariants import path_of
-from tests.e2e_k8s.cluster import IMAGE, ROOT, SECRET, SMALL, apply, kubectl, until, variables
+from tests.e2e_k8s.cluster import IMAGE, ROOT, SECRET, apply, kubectl, until
+from tests.e2e_k8s.world import SMALL, variables
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(900)]
 # Bytes a second: no body comes to its end until the fault is taken away.

@@ -20,12 +20,9 @@ from tests.e2e.invariants import path_of
 from tests.e2e_k8s.cluster import (
     CANARY,
     FRAIL,
-    GENERATED,
     INDEX,
     ROOT,
-    SMALL,
     STEADY,
-    Held,
     control,
     docker,
     kubectl,
@@ -36,6 +33,7 @@ from tests.e2e_k8s.cluster import (
     served,
     until,
 )
+from tests.e2e_k8s.world import GENERATED, SMALL, Held
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1800)]
 # No body comes to its end until the fault is taken away, and none is given up for being slow.
