@@ -18,20 +18,30 @@ GENERATED = {
     "exchange": "binance",
     "symbols": ["BTCUSDT"],
     "data_types": ["trades"],
-    "days": ["2024-08-01", "2024-08-02"],
+    "days": ["2024-08-01", "2024-08-08"],
     "rows_per_day": 20,
     "seed": 7,
 }
 WHAT = "--venues binance --data-types trades --deadline 0 --lookback-days 1"
 
 
+RECENT = "a source whose newest day is the one before yesterday"
+
+
 @pytest.fixture
-def runner(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable]:
+def runner(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Iterator[Callable]:
     """Run a line; returns (exit code, stdout, stderr)."""
+    newest = str(datetime.now(UTC).date() - timedelta(days=2))
+    generated = {**GENERATED, "days": [newest, newest]} if getattr(request, "param", "") == RECENT else GENERATED
     monkeypatch.chdir(tmp_path)
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
-    with serve(Options(generate=GENERATED, cache=tmp_path / "generated")) as source:
+    with serve(Options(generate=generated, cache=tmp_path / "generated")) as source:
         for name, value in (
             ("RUNNER_STORE", f"file://{tmp_path}/store"),
             ("RUNNER_TARDIS_URL", source.url),
@@ -53,6 +63,7 @@ def days_of(out: str) -> dict[str, str]:
     return {day["day"]: day["verdict"] for day in json.loads(out)["days"]}
 
 
+@pytest.mark.parametrize("runner", [RECENT], indirect=True)
 def test_auto_is_yesterday(runner: Callable) -> None:
     before = datetime.now(UTC).date()
     code, out, _ = runner(f"pipeline {WHAT} -o json")
@@ -75,6 +86,14 @@ def test_in_the_pod_of_a_job_auto_is_the_day_before_its_schedule(
 
     assert (code, days_of(out)) == (75, {"2024-08-09": "pending"})
     assert "pipeline day=2024-08-09 verdict=pending" in err
+
+
+@pytest.mark.slow
+def test_auto_ends_where_the_source_ended_long_ago(runner: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TARDIS_API_KEY", "fake-key-1")
+    code, out, err = runner(f"pipeline {WHAT} -o json")
+    assert (code, days_of(out)) == (0, {"2024-08-08": "complete"}), err
+    assert "source exports end before 2024-08-09: auto goes by that day" in err
 
 
 def test_days_of_a_file_are_taken_and_a_flag_wins(runner: Callable) -> None:
