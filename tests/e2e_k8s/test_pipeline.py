@@ -103,7 +103,7 @@ def test_mornings_come_by_themselves_late_ones_incomplete_ones_and_two_at_once(w
     notes = world.install(
         helm,
         "daily",
-        run={"venues": list(VENUES), "dataTypes": ["trades"]},
+        run={"venues": list(VENUES), "dataTypes": ["trades"], "retry": {"limit": 1}},
         install={"enabled": True, "pipeline": pipeline},
     )
     world.may_submit()

@@ -80,8 +80,9 @@ def test_a_node_that_is_killed_is_named_and_its_shards_are_done_elsewhere(make_w
     docker("kill", FRAIL)
     cause = world.explained(run, "node", 180)
     assert FRAIL in cause["message"]
-    assert set(cause["shards"]) == set(lost)
     assert cause["next"].endswith(f"kubectl delete node {FRAIL}")
+    # Pod after pod is given up.
+    until(lambda: set(world.explained(run, "node")["shards"]) == set(lost), "all that were on it are named")
     kubectl("delete", "node", FRAIL)
     world.site.control("DELETE", "faults")
     done = world.cli("wait", run)
