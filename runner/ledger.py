@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from runner import layout
 from runner.errors import ConfigError, NotFoundError, PoisonError, PreconditionError, RunnerError, WorkerExit
@@ -27,6 +28,8 @@ DEATHS_FAILED = 3
 """A task in flight at this many deaths has failed."""
 PREEMPTIONS_FAILED = 6
 """A task interrupted by this many preemptions has failed."""
+_SETTLED = "settled"
+_READ_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +44,44 @@ class Pin:
         return f"{self.size} bytes, CRC-32C {self.crc32c:08x}"
 
 
+class Size(NamedTuple):
+    """How much a shard is: its tasks, their rows, one for each task and data type, and predicted bytes."""
+
+    tasks: int
+    rows: int
+    predicted_bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """What was asked: the commit of a run, written once, after its plan.
 
     `request` is the canonical request that the id is derived from, `spec` the whole specification as JSON values,
-    `plan` pins the plan object, `created` is the store's time of the commit.
+    `plan` pins the plan object, `created` is the store's time of the commit. `sizes` are the shards': who only follows
+    a run need not open its plan, which takes as long and as much memory as it has shards.
     """
 
     id: str
     request: Mapping[str, Any]
     spec: Mapping[str, Any]
     plan: Pin
-    shards: int
-    tasks: int
-    predicted_bytes: int
+    sizes: tuple[Size, ...]
     created: datetime | None = None
+
+    @property
+    def shards(self) -> int:
+        """Return how many shards the plan has."""
+        return len(self.sizes)
+
+    @property
+    def tasks(self) -> int:
+        """Return how many tasks the plan has."""
+        return sum(size.tasks for size in self.sizes)
+
+    @property
+    def predicted_bytes(self) -> int:
+        """Return the bytes that the plan expects."""
+        return sum(size.predicted_bytes for size in self.sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +162,7 @@ def write_run(store: Store, record: RunRecord) -> bool:
         "id": record.id,
         "request": record.request,
         "spec": record.spec,
-        "plan": {
-            **asdict(record.plan),
-            "shards": record.shards,
-            "tasks": record.tasks,
-            "predictedBytes": record.predicted_bytes,
-        },
+        "plan": {**asdict(record.plan), "shards": record.sizes},
     }
     try:
         store.put(layout.run_record(record.id), canonical(document))
@@ -164,9 +184,7 @@ def read_run(store: Store, run: str) -> RunRecord | None:
             request=document["request"],
             spec=document["spec"],
             plan=Pin(plan["sha256"], plan["size"], plan["crc32c"]),
-            shards=plan["shards"],
-            tasks=plan["tasks"],
-            predicted_bytes=plan["predictedBytes"],
+            sizes=tuple(Size(*size) for size in plan["shards"]),
             created=info.updated,
         )
     except (ValueError, KeyError, TypeError) as e:
@@ -228,12 +246,14 @@ def run_ids(store: Store, prefix: str = "") -> Iterator[str]:
 
 
 def write_ledger(store: Store, run: str, attempt: Attempt) -> None:
-    """Write the ledger of an attempt that ends in good order."""
+    """Write the ledger of an attempt that ends in good order; its metadata says how many of its entries are settled."""
     key = layout.ledger(run, attempt.shard, attempt.attempt)
     body = canonical(
         {"apiVersion": API_VERSION, **_attempt_fields(attempt), "entries": [_entry_fields(e) for e in attempt.entries]}
     )
-    _replace(store, key, body, {**_metadata(attempt.counts), "exit": str(int(attempt.exit or 0))})
+    settled = sum(entry.outcome.settled for entry in attempt.entries)
+    said = {"exit": str(int(attempt.exit or 0)), _SETTLED: str(settled)}
+    _replace(store, key, body, {**_metadata(attempt.counts), **said})
 
 
 def write_progress(store: Store, run: str, attempt: Attempt, generation: str) -> str:
@@ -299,14 +319,19 @@ def read_attempt(store: Store, info: ObjectInfo) -> Attempt:
         raise ConfigError(f"{info.key} is not a ledger ({e}); remove it and run the shard again") from e
 
 
-def read_attempts(store: Store, run: str, shard: int | None = None) -> tuple[Attempt, ...]:
-    """Return every attempt at a run (or one shard of it), by the time of its last word; ledgers win over progress."""
-    suffix = "" if shard is None else f"{shard}/"
-    found: dict[tuple[int, str], Attempt] = {}
+def read_attempts(store: Store, run: str, shards: Collection[int] | None = None) -> tuple[Attempt, ...]:
+    """Return every attempt at a run, or at these shards, by the time of its last word; ledgers win over progress."""
+    suffix = f"{next(iter(shards))}/" if shards is not None and len(shards) == 1 else ""
+    last: dict[tuple[int, str], ObjectInfo] = {}
     for kind in ("progress", "shards"):
         for info in store.list(f"{layout.run_prefix(run)}{kind}/{suffix}"):
-            found[layout.shard_and_attempt(info.key)] = read_attempt(store, info)
-    return tuple(sorted(found.values(), key=lambda a: (a.updated is not None and a.updated.timestamp(), a.attempt)))
+            shard, attempt = layout.shard_and_attempt(info.key)
+            if shards is None or shard in shards:
+                last[shard, attempt] = info
+    # One after the other they would take minutes: each is small, and its store is far away.
+    with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+        found = tuple(pool.map(lambda info: read_attempt(store, info), last.values()))
+    return tuple(sorted(found, key=lambda a: (a.updated is not None and a.updated.timestamp(), a.attempt)))
 
 
 def read_counts(store: Store, run: str) -> tuple[Attempt, ...]:
@@ -319,6 +344,15 @@ def read_counts(store: Store, run: str) -> tuple[Attempt, ...]:
             end = WorkerExit(int(info.metadata["exit"])) if "exit" in info.metadata else None
             found[shard, attempt] = Attempt(shard, attempt, end, counts=counts, updated=info.updated)
     return tuple(found.values())
+
+
+def read_settled(store: Store, run: str) -> Mapping[int, int]:
+    """Return by shard how many entries of its best ledger are settled, from the metadata of one listing."""
+    found: dict[int, int] = {}
+    for info in store.list(f"{layout.run_prefix(run)}shards/"):
+        shard, _ = layout.shard_and_attempt(info.key)
+        found[shard] = max(found.get(shard, 0), int(info.metadata.get(_SETTLED, "0")))
+    return found
 
 
 def fold(attempts: Iterable[Attempt], *, alive: frozenset[str] = frozenset()) -> Fold:

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from runner.ledger import Size
 from runner.task import Source, Stage, Task
 
 PLAN_SCHEMA = pa.schema(
@@ -237,17 +238,20 @@ def decode_shard(file: BinaryIO, shard: int) -> tuple[Task, ...]:
     return _Shared().tasks(parquet.read_row_group(shard, use_threads=False)) if shard < parquet.num_row_groups else ()
 
 
-def shard_sizes(body: bytes) -> tuple[tuple[int, int], ...]:
-    """Return (tasks, predicted bytes) of each shard of a whole plan object, without making its tasks.
+def shard_sizes(body: bytes) -> tuple[Size, ...]:
+    """Return the size of each shard of a whole plan object, without making its tasks.
 
     >>> from datetime import date
-    >>> t = [Task(Stage.DOWNLOAD, date(2024, 8, 8), k, (), None, b) for k, b in (("A", 5), ("B", 4), ("C", 3))]
-    >>> shard_sizes(encode(pack(t, 2)))
-    ((1, 5), (2, 7))
+    >>> t = [Task(Stage.DOWNLOAD, date(2024, 8, 8), k, ("a", "b"), None, b) for k, b in (("A", 5), ("B", 4), ("C", 3))]
+    >>> shard_sizes(encode(pack(t, 2)))[1]
+    Size(tasks=2, rows=4, predicted_bytes=7)
     """
-    parquet = _open(io.BytesIO(body))
-    groups = (parquet.read_row_group(n, ["predicted_bytes"], use_threads=False) for n in range(parquet.num_row_groups))
-    return tuple((group.num_rows, pc.sum(group.column(0)).as_py() or 0) for group in groups)
+    parquet, columns = _open(io.BytesIO(body)), ["data_types", "predicted_bytes"]
+    groups = (parquet.read_row_group(n, columns, use_threads=False) for n in range(parquet.num_row_groups))
+    return tuple(
+        Size(each.num_rows, len(pc.list_flatten(each.column(0))), pc.sum(each.column(1)).as_py() or 0)
+        for each in groups
+    )
 
 
 def decode_bytes(body: bytes) -> Plan:

@@ -15,6 +15,9 @@ from runner.runs import follow as follow_run
 from runner.spec import RunSpec
 from runner.store import Store
 
+_REST = 3
+"""So many times as long as a look at a run took, nobody looks again."""
+
 
 def carry_out(carrier: Carrier, record: RunRecord, spec: RunSpec, store: Store) -> tuple[Exit, RunStatus]:
     """Bring a run to its end, showing how far it is; what Ctrl-C does is the carrier's. Return verdict and status."""
@@ -43,11 +46,18 @@ def verdict_of(store: Store, record: RunRecord) -> Exit:
     return verdict(store, record) if ending(store, record.id) else Exit.FAILED
 
 
-def shown(watch: Watch, view: View) -> Callable[[Sight], None]:
-    """Return a look that shows how far a run is, when it is time to."""
+def shown(watch: Watch, view: View, clock: Callable[[], float] = time.monotonic) -> Callable[[Sight], None]:
+    """Return a look that shows how far a run is, when it is time to.
+
+    No more than a quarter of the time goes into looking: at a run of thousands of shards one look takes seconds.
+    """
+    next_s = 0.0
 
     def look(seen: Sight) -> None:
-        if view.due(now := time.monotonic()):
+        nonlocal next_s
+        if (now := clock()) >= next_s and view.due(now):
             view.show(watch.status(seen), now)
+            ended = clock()
+            next_s = ended + _REST * (ended - now)
 
     return look

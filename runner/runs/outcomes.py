@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from runner import ledger, plan
 from runner.errors import Action, PoisonError, action_for
-from runner.ledger import Fold, RunRecord
+from runner.ledger import Attempt, Fold, RunRecord
 from runner.plan import Plan
 from runner.spec import Selection
 from runner.stages import outputs, sealing
@@ -14,22 +14,31 @@ from runner.store import Store
 from runner.task import Entry, Outcome, Stage, Task
 
 
-def outcomes(store: Store, record: RunRecord, exits: Mapping[int, int]) -> Mapping[tuple[str, str], Entry]:
-    """Return the entry of each (task id, data type) that has one. `exits` are the last exit codes of ended shards.
+def outcomes(
+    store: Store, record: RunRecord, exits: Mapping[int, int], shards: Collection[int] | None = None
+) -> Mapping[int, Mapping[tuple[str, str], Entry]]:
+    """Return by shard the entry of each (task id, data type) that has one. `exits` are the last codes of ended shards.
 
+    Only of `shards`, if any are named: what need not be read costs nothing.
     A shard that was given up left its last rows to no ledger: those are what the store holds of them, else failed.
     """
-    folded = ledger.fold(ledger.read_attempts(store, record.id))
-    entries = dict(folded.entries)
-    given_up = [shard for shard, code in exits.items() if action_for(code) is Action.RETRY]
+    attempts: dict[int, list[Attempt]] = {}
+    for attempt in ledger.read_attempts(store, record.id, shards):
+        attempts.setdefault(attempt.shard, []).append(attempt)
+    folds = {shard: ledger.fold(each) for shard, each in attempts.items()}
+    entries = {shard: dict(folded.entries) for shard, folded in folds.items()}
+    wanted = exits if shards is None else exits.keys() & shards
+    given_up = [shard for shard in sorted(wanted) if action_for(exits[shard]) is Action.RETRY]
     packed = plan.decode_bytes(ledger.read_plan(store, record)) if given_up else Plan(())
     for shard in given_up:
+        known = entries.setdefault(shard, {})
         tasks = packed.shards[shard]
-        lost = [rest for t in tasks for rest in plan.without(t, {d for d in t.data_types if (t.id, d) in entries})]
+        lost = [rest for t in tasks for rest in plan.without(t, {d for d in t.data_types if (t.id, d) in known})]
         if record.request.get("select") != Selection.ALL:
-            entries.update({(e.task_id, e.data_type): e for e in kept(store, lost)})
-        for entry in _given_up(folded, record.id, lost, f"shard {shard} was given up, last exit {exits[shard]}"):
-            entries.setdefault((entry.task_id, entry.data_type), entry)
+            known.update({(e.task_id, e.data_type): e for e in kept(store, lost)})
+        why = f"shard {shard} was given up, last exit {exits[shard]}"
+        for entry in _given_up(folds.get(shard, Fold()), record.id, lost, why):
+            known.setdefault((entry.task_id, entry.data_type), entry)
     return entries
 
 

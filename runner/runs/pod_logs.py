@@ -54,7 +54,8 @@ class PodLogs:
 
     def _pods(self) -> tuple[Object, ...]:
         try:
-            found = self._connect().list("pods", labels=f"batch.kubernetes.io/job-name={self._run}").items
+            labels = f"batch.kubernetes.io/job-name={self._run}"
+            found = self._connect().list("pods", labels=labels, keep=pods.lean).items
         except (ConfigError, TransientError) as e:
             self._lose(e)
             return ()

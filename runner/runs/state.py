@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
-from itertools import chain
 
-from runner import layout, ledger, plan
+from runner import layout, ledger
 from runner.backends.sight import Cause, Sight
 from runner.errors import Action, Exit, NotFoundError, PreconditionError, SpecError, WorkerExit, action_for
 from runner.ledger import Attempt, RunRecord
@@ -68,18 +66,21 @@ def ending(store: Store, run: str) -> Ending | None:
 
 
 def verdict(store: Store, record: RunRecord) -> Exit:
-    """Return the exit code that a run deserves, from its plan, folded ledgers and ending."""
+    """Return the exit code that a run deserves, from its size, folded ledgers and ending.
+
+    A ledger whose metadata says that every row of its shard is settled is not opened.
+    """
     how = ending(store, record.id)
-    tasks = chain.from_iterable(plan.decode(io.BytesIO(ledger.read_plan(store, record))))
-    found = outcomes(store, record, how.exits if how else {})
-    entries = [found.get((task.id, data_type)) for task in tasks for data_type in task.data_types]
-    if all(entry is not None and entry.outcome.settled for entry in entries):
+    settled = ledger.read_settled(store, record.id)
+    rest = {shard: size.rows for shard, size in enumerate(record.sizes) if settled.get(shard, 0) < size.rows}
+    found = outcomes(store, record, how.exits if how else {}, rest) if rest else {}
+    known = all(len(found.get(shard, ())) == rows for shard, rows in rest.items())
+    if known and all(entry.outcome.settled for entries in found.values() for entry in entries.values()):
         return Exit.DONE
     if how is not None and how.state == CANCELLED:
         return Exit.INTERRUPTED
     if how is not None and WorkerExit.NOT_ALLOWED in how.exits.values():
         return Exit.NOT_ALLOWED
-    known = all(entry is not None for entry in entries)
     return Exit.INCOMPLETE if known else Exit.FAILED
 
 
@@ -163,12 +164,10 @@ class RunStatus:
 
 
 class Watch:
-    """Reads a run's status again and again; each look costs two listings, and no task is made unless some failed."""
+    """Reads a run's status again and again; each look costs two listings, and the ledgers of shards with failures."""
 
     def __init__(self, store: Store, record: RunRecord) -> None:
         self._store, self._record = store, record
-        self._plan = ledger.read_plan(store, record)
-        self._sizes = plan.shard_sizes(self._plan)
 
     def status(self, sight: Sight, *, with_failures: bool = True) -> RunStatus:
         """Return the status now. `sight` is what the run's backend sees of it."""
@@ -180,10 +179,10 @@ class Watch:
         alive = sight.alive and how is None
         shards = tuple(
             self._shard(shard, sorted(by_shard.get(shard, ()), key=_age), how, alive=alive and sight.runs(shard))
-            for shard in range(len(self._sizes))
+            for shard in range(record.shards)
         )
-        has_failures = any(s.failed or s.state is ShardState.FAILED for s in shards)
-        failures = self._failures(how) if with_failures and has_failures else ()
+        failed = frozenset(s.shard for s in shards if s.failed or s.state is ShardState.FAILED)
+        failures = self._failures(how, failed) if with_failures and failed else ()
         seen = [a.updated for attempts in by_shard.values() for a in attempts if a.updated is not None]
         state = _run_state(how, shards, alive=alive)
         updated = max(seen, default=record.created)
@@ -200,29 +199,28 @@ class Watch:
         )
 
     def _shard(self, shard: int, attempts: list[Attempt], how: Ending | None, *, alive: bool) -> ShardStatus:
-        tasks, predicted_bytes = self._sizes[shard]
+        size = self._record.sizes[shard]
         newest = attempts[-1] if attempts else Attempt(shard, "")
         return ShardStatus(
             shard=shard,
             state=_shard_state(attempts, how, given_up=how is not None and shard in how.exits, alive=alive),
             done=newest.counts.done,
             failed=newest.counts.failed,
-            total=tasks,
+            total=size.tasks,
             received_bytes=newest.counts.received_bytes,
-            predicted_bytes=predicted_bytes,
+            predicted_bytes=size.predicted_bytes,
             attempts=len(attempts),
         )
 
-    def _failures(self, how: Ending | None) -> tuple[Failure, ...]:
-        entries = outcomes(self._store, self._record, how.exits if how else {})
-        failed = {key: entry for key, entry in sorted(entries.items()) if entry.outcome is Outcome.FAILED}
-        named = {task_id for task_id, _ in failed}
-        shards = enumerate(plan.decode(io.BytesIO(self._plan)))
-        shard_of = {task.id: shard for shard, tasks in shards for task in tasks if task.id in named}
-        return tuple(
-            Failure(shard_of.get(task_id, -1), task_id, data_type, str(entry.facts.get("error", "")))
-            for (task_id, data_type), entry in failed.items()
+    def _failures(self, how: Ending | None, of: frozenset[int]) -> tuple[Failure, ...]:
+        found = outcomes(self._store, self._record, how.exits if how else {}, of)
+        failures = (
+            Failure(shard, entry.task_id, entry.data_type, str(entry.facts.get("error", "")))
+            for shard, entries in found.items()
+            for entry in entries.values()
+            if entry.outcome is Outcome.FAILED
         )
+        return tuple(sorted(failures, key=lambda each: (each.task_id, each.data_type)))
 
 
 def _age(attempt: Attempt) -> float:

@@ -100,7 +100,6 @@ def commit(spec: RunSpec, store: Store, drafted: Draft, run: str) -> RunRecord:
         store.put(layout.plan(run), body)
     except PreconditionError:
         body = store.get(layout.plan(run))
-    sizes = plan.shard_sizes(body)
     ledger.write_run(
         store,
         RunRecord(
@@ -108,9 +107,7 @@ def commit(spec: RunSpec, store: Store, drafted: Draft, run: str) -> RunRecord:
             request=drafted.request,
             spec=json.loads(spec.to_json()),
             plan=ledger.pin(body),
-            shards=len(sizes),
-            tasks=sum(tasks for tasks, _ in sizes),
-            predicted_bytes=sum(size for _, size in sizes),
+            sizes=plan.shard_sizes(body),
         ),
     )
     return _same_request(store, ledger.get_run(store, run), drafted.request)
@@ -143,7 +140,8 @@ def _failed_before(store: Store, record: RunRecord, wanted: Plan) -> bool:
     found = outcomes(store, record, end.exits if end else {})
     failed = {
         key
-        for key, entry in found.items()
+        for entries in found.values()
+        for key, entry in entries.items()
         if entry.outcome is Outcome.FAILED and action_for(int(str(entry.facts["exit"]))) is not Action.FAIL_RUN
     }
     return any((task.id, data_type) in failed for task in wanted.tasks for data_type in task.data_types)

@@ -72,7 +72,7 @@ class Shard:
         with ledger.open_plan(self._tools.store, self._record) as file:
             self._tally = Tally(plan.decode_shard(file, self._me.shard))
         log.info("start run=%s attempt=%s tasks=%d", self._me.run, self._me.attempt, len(self._tally.tasks))
-        attempts = ledger.read_attempts(self._tools.store, self._me.run, self._me.shard)
+        attempts = ledger.read_attempts(self._tools.store, self._me.run, (self._me.shard,))
         folded = ledger.fold(attempts)
         if attempts:
             self._keep(folded)

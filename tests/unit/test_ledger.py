@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from runner import layout, ledger
 from runner.errors import ConfigError, NotFoundError, PoisonError, SourceError, TransientError, WorkerExit
-from runner.ledger import Attempt, Counts, Fold, Pin, RunRecord
+from runner.ledger import Attempt, Counts, Fold, Pin, RunRecord, Size
 from runner.store import ABSENT, open_store
 from runner.store.memory import MemoryStore
 from runner.task import Entry, Outcome
 
 RUN = "download-3f9a1c20"
-RECORD = RunRecord(RUN, {"stage": "download"}, {"shards": 8}, Pin("0" * 64, 9, 1), 8, 48, 1_000_000)
+RECORD = RunRecord(RUN, {"stage": "download"}, {"shards": 8}, Pin("0" * 64, 9, 1), (Size(6, 12, 125_000),) * 8)
 TASK = "download/2024-08-08/BINANCE:SPOT_PAIR:BTC-USDT"
 
 facts = st.fixed_dictionaries(
@@ -53,7 +53,7 @@ def test_a_run_record_comes_back_with_the_time_of_its_commit(store) -> None:
 
 def test_the_first_record_of_a_run_stands(store) -> None:
     assert ledger.write_run(store, RECORD)
-    assert not ledger.write_run(store, replace(RECORD, tasks=1))
+    assert not ledger.write_run(store, replace(RECORD, sizes=()))
     assert ledger.get_run(store, RUN).tasks == 48
 
 
@@ -154,8 +154,32 @@ def test_an_answer_that_was_lost_is_adopted(store) -> None:
 def test_attempts_of_one_shard_are_those_of_that_shard_alone(store) -> None:
     for shard in (1, 10, 11):
         ledger.write_progress(store, RUN, Attempt(shard, f"a{shard}"), ABSENT)
-    assert [a.shard for a in ledger.read_attempts(store, RUN, 1)] == [1]
+    assert [a.shard for a in ledger.read_attempts(store, RUN, (1,))] == [1]
+    assert sorted(a.shard for a in ledger.read_attempts(store, RUN, {1, 11})) == [1, 11]
     assert sorted(a.shard for a in ledger.read_attempts(store, RUN)) == [1, 10, 11]
+    assert ledger.read_attempts(store, RUN, ()) == ()
+
+
+def test_progress_that_a_ledger_followed_is_not_opened() -> None:
+    class Strict(MemoryStore):
+        def get(self, key, **part):
+            assert "/progress/" not in key
+            return super().get(key, **part)
+
+    store = Strict("memory://strict")
+    for shard in range(40):
+        ledger.write_progress(store, RUN, Attempt(shard, "a"), ABSENT)
+        ledger.write_ledger(store, RUN, Attempt(shard, "a", WorkerExit.SETTLED))
+    assert sorted((a.shard, a.exit) for a in ledger.read_attempts(store, RUN)) == [(n, 0) for n in range(40)]
+
+
+def test_listings_tell_how_much_the_best_ledger_of_a_shard_settles(store) -> None:
+    for attempt, outcomes in (("a", "done empty failed"), ("b", "pending failed done")):
+        found = tuple(Entry(TASK, f"type-{n}", Outcome(each)) for n, each in enumerate(outcomes.split()))
+        ledger.write_ledger(store, RUN, Attempt(3, attempt, WorkerExit.TASKS_FAILED, found))
+    ledger.write_ledger(store, RUN, Attempt(5, "c", WorkerExit.DRAINED))
+    ledger.write_progress(store, RUN, Attempt(6, "d"), ABSENT)
+    assert ledger.read_settled(store, RUN) == {3: 2, 5: 0}
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"null", b"[]", b"{}", b'"x"', b"\xff\xfe"])

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from runner.backends.kubernetes.client import Object
 from runner.backends.kubernetes.pods import (
+    TRIES,
     condition,
     ended_at,
     exit_code,
@@ -239,7 +240,7 @@ def _died(case: _Case) -> Iterator[Cause]:
         if index in gone or not is_over(pod) or exit_code(pod) == 0:
             continue
         annotations = pod["metadata"].get("annotations", {})
-        tries = sum(int(annotations.get(f"batch.kubernetes.io/job-index-{kind}", 0)) for kind in _FAILURE_COUNTS)
+        tries = sum(int(annotations.get(name, 0)) for name in TRIES)
         until = ended_at(pod) + timedelta(seconds=min(_BACKOFF_MAX_S, _BACKOFF_S * 2**tries))
         if until > case.now:
             waits.setdefault(_code(pod), {})[index] = until
@@ -266,7 +267,6 @@ def _killed(case: _Case) -> Iterator[tuple[int, Kind, str, str]]:
             yield index, Kind.MEMORY, f"killed for memory at its limit of {limit}{told}", step
 
 
-_FAILURE_COUNTS = ("failure-count", "ignored-failure-count")
 _RULES: tuple[Callable[[_Case], Iterator[Cause]], ...] = (
     _ended,
     _suspended,

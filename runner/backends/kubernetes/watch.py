@@ -9,11 +9,12 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from runner.backends.kubernetes.client import Changes, Client, GoneError, Object
+from runner.backends.kubernetes import pods
+from runner.backends.kubernetes.client import Changes, Client, GoneError, Listing, Object
 from runner.errors import RunnerError, TransientError
 
 _WATCH_S = 50
@@ -36,12 +37,15 @@ class _Wanted:
     kind: str
     labels: str = ""
     fields: str = ""
+    keep: Callable[[Object], Object] = lambda item: item
+
+    def of(self, client: Client) -> Listing:
+        return client.list(self.kind, labels=self.labels, fields=self.fields, keep=self.keep)
 
 
 def look(client: Client, run: str) -> Snapshot:
     """Return what the cluster has of a run now."""
-    found = {each.kind: client.list(each.kind, labels=each.labels, fields=each.fields).items for each in _wanted(run)}
-    return _snapshot(run, found)
+    return _snapshot(run, {each.kind: each.of(client).items for each in _wanted(run)})
 
 
 def fold(objects: Mapping[str, Object], change: Object) -> dict[str, Object]:
@@ -54,10 +58,9 @@ def fold(objects: Mapping[str, Object], change: Object) -> dict[str, Object]:
     {}
     """
     kind, uid = change["type"], change["object"]["metadata"].get("uid", "")
-    others = {key: value for key, value in objects.items() if key != uid}
     if kind == "DELETED":
-        return others
-    return {**others, uid: change["object"]} if kind in ("ADDED", "MODIFIED") else dict(objects)
+        return {key: value for key, value in objects.items() if key != uid}
+    return {**objects, uid: change["object"]} if kind in ("ADDED", "MODIFIED") else dict(objects)
 
 
 class Watcher:
@@ -111,7 +114,7 @@ class _Mirror:
         self._thread.start()
 
     def list(self) -> None:
-        found = self._client.list(self.wanted.kind, labels=self.wanted.labels, fields=self.wanted.fields)
+        found = self.wanted.of(self._client)
         self._objects = {item["metadata"]["uid"]: item for item in found.items}
         self._version = found.version
 
@@ -161,24 +164,24 @@ class _Mirror:
             for change in changes:
                 if self._stop.is_set():
                     return
-                self._objects = fold(self._objects, change)
+                self._objects = fold(self._objects, {**change, "object": each.keep(change["object"])})
                 self._version = change["object"]["metadata"].get("resourceVersion", self._version)
 
 
 def _wanted(run: str) -> tuple[_Wanted, ...]:
     return (
         _Wanted("jobs", fields=f"metadata.name={run}"),
-        _Wanted("pods", labels=f"batch.kubernetes.io/job-name={run}"),
+        _Wanted("pods", labels=f"batch.kubernetes.io/job-name={run}", keep=pods.lean),
         _Wanted("events", fields="type=Warning"),
     )
 
 
 def _snapshot(run: str, found: Mapping[str, Iterable[Object]], lost: str = "") -> Snapshot:
     """Return the snapshot of objects by kind; warnings only of the run's own Job and pods, oldest first."""
-    pods = tuple(found["pods"])
-    mine = {run, *(pod["metadata"]["name"] for pod in pods)}
+    ours = tuple(found["pods"])
+    mine = {run, *(pod["metadata"]["name"] for pod in ours)}
     events = (event for event in found["events"] if event.get("involvedObject", {}).get("name") in mine)
-    return Snapshot(next(iter(found["jobs"]), None), pods, tuple(sorted(events, key=event_time)), lost)
+    return Snapshot(next(iter(found["jobs"]), None), ours, tuple(sorted(events, key=event_time)), lost)
 
 
 def event_time(event: Object) -> str:

@@ -3,7 +3,7 @@ import pytest
 from runner import layout
 from runner.cli.here import find_run
 from runner.errors import NotFoundError, SpecError
-from runner.ledger import Pin, RunRecord, write_run
+from runner.ledger import Pin, RunRecord, Size, write_run
 from runner.store import Store, open_store
 
 
@@ -11,7 +11,7 @@ from runner.store import Store, open_store
 def store(request: pytest.FixtureRequest) -> Store:
     store = open_store(f"memory://{request.node.name}")
     for run in ("download-3f9a1c20", "download-3f9a1c20-r1", "validate-77aa00bb"):
-        write_run(store, RunRecord(run, {}, {}, Pin("", 0, 0), 1, 1, 1))
+        write_run(store, RunRecord(run, {}, {}, Pin("", 0, 0), (Size(1, 1, 1),)))
     return store
 
 

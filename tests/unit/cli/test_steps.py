@@ -5,7 +5,7 @@ import pytest
 from runner.cli.given import Given
 from runner.cli.steps import next_step
 from runner.errors import Exit
-from runner.ledger import Pin, RunRecord
+from runner.ledger import Pin, RunRecord, Size
 from runner.runs import RunState, RunStatus
 
 REQUEST = {
@@ -25,7 +25,7 @@ HERE = Given({"store": "file:///a b"}, Path("run.yaml"))
 
 
 def step(state: RunState, code: Exit, given: Given = NOWHERE, **request: object) -> str | None:
-    record = RunRecord("download-3f", {**REQUEST, **request}, {}, Pin("", 0, 0), 1, 1, 1)
+    record = RunRecord("download-3f", {**REQUEST, **request}, {}, Pin("", 0, 0), (Size(1, 1, 1),))
     return next_step(record, RunStatus("download-3f", state, (), (), None, None, 0), code, given)
 
 

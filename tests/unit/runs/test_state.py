@@ -12,6 +12,7 @@ from runner.ledger import Attempt, Counts, RunRecord
 from runner.runs import LogQuery, LogText, RunState, ShardState, StoreLogs, Watch
 from runner.runs.state import CANCELLED, FINISHED, finish
 from runner.store import ABSENT, open_store
+from runner.store.file import FileStore
 from runner.task import Entry, Outcome, Stage, Task
 
 RUN = "download-3f9a1c20"
@@ -31,7 +32,7 @@ def record(store) -> RunRecord:
     packed = plan.Plan(tuple((task,) for task in TASKS))
     body = plan.encode(packed)
     store.put(layout.plan(RUN), body)
-    ledger.write_run(store, RunRecord(RUN, {}, {}, ledger.pin(body), 3, 3, 300))
+    ledger.write_run(store, RunRecord(RUN, {}, {}, ledger.pin(body), plan.shard_sizes(body)))
     return ledger.get_run(store, RUN)
 
 
@@ -78,14 +79,48 @@ def test_a_refused_key_is_the_verdict_whatever_else_failed(store, record) -> Non
     assert runs.verdict(store, record) is Exit.NOT_ALLOWED
 
 
-def test_entries_of_other_tasks_settle_nothing(store, record) -> None:
+def test_rows_that_several_ledgers_settle_in_parts_are_settled(store, record) -> None:
     for shard in (0, 1, 2):
-        write(store, shard, 0, "done")
-    ledger.write_ledger(
-        store, RUN, Attempt(0, "x", WorkerExit.SETTLED, (Entry("download/2024-08-08/X", "quotes", Outcome.DONE),))
-    )
+        write(store, shard, 143, "done", "failed", attempt="older")
+        write(store, shard, 0, "failed", "done", attempt="newer")
     finish(store, RUN, FINISHED, {})
-    assert runs.verdict(store, record) is Exit.FAILED
+    assert runs.verdict(store, record) is Exit.DONE
+
+
+class Counted(FileStore):
+    """A store that tells what was read of it."""
+
+    def __init__(self, root) -> None:
+        super().__init__(root)
+        self.read: list[str] = []
+
+    def get(self, key, **part):
+        self.read.append(key)
+        return super().get(key, **part)
+
+
+@pytest.fixture
+def counted(store, record, tmp_path) -> Counted:
+    """The same store, a run with one shard of three failed, each tried twice."""
+    for shard, last in enumerate(("done", "failed", "empty")):
+        write(store, shard, 75, "done", "failed", attempt="older", failed=1)
+        write(store, shard, None, attempt="newer")
+        code = 65 if last == "failed" else 0
+        write(store, shard, code, "done", last, attempt="newer", done=int(code == 0), failed=int(code != 0))
+    finish(store, RUN, FINISHED, {0: 0, 1: 65, 2: 0})
+    return Counted(tmp_path / "store")
+
+
+def test_a_verdict_opens_no_ledger_of_a_shard_that_is_settled(counted, record) -> None:
+    assert runs.verdict(counted, record) is Exit.INCOMPLETE
+    assert {key.split("/")[-2] for key in counted.read if "/shards/" in key} == {"1"}
+
+
+def test_a_status_opens_the_ledgers_of_shards_with_failures_alone_and_no_plan(counted, record) -> None:
+    found = status(counted, record)
+    assert [(f.shard, f.task_id, f.data_type) for f in found.failures] == [(1, IDS[1], "quotes")]
+    told = sorted(key.removeprefix(f"_runs/{RUN}/") for key in counted.read)
+    assert told == ["end.json", "shards/1/newer1.json", "shards/1/older1.json"]
 
 
 def test_the_first_word_about_an_ending_stands(store, record) -> None:

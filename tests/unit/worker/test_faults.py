@@ -84,7 +84,7 @@ class Shards:
         body = plan.encode(plan.Plan(((task,),)))
         if self.store.head(layout.plan(RUN)) is None:
             self.store.put(layout.plan(RUN), body)
-        record = RunRecord(RUN, {"store": self.store.url}, {}, ledger.pin(body), 1, 1, 0)
+        record = RunRecord(RUN, {"store": self.store.url}, {}, ledger.pin(body), plan.shard_sizes(body))
         ledger.write_run(self.store, record)
         return record
 

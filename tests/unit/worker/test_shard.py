@@ -34,7 +34,7 @@ def run(world):
     def commit(*tasks: Task) -> RunRecord:
         body = plan.encode(plan.Plan((tasks,)))
         world.store.put(layout.plan(RUN), body)
-        record = RunRecord(RUN, {"store": world.store.url}, {}, ledger.pin(body), 1, len(tasks), 0)
+        record = RunRecord(RUN, {"store": world.store.url}, {}, ledger.pin(body), plan.shard_sizes(body))
         ledger.write_run(world.store, record)
         return record
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from runner.backends.kubernetes.diagnose import Kind, diagnose
+from runner.backends.kubernetes.pods import lean
 from runner.backends.kubernetes.watch import Snapshot
 
 RUN, NAMESPACE, NODE = "download-3f9a1c20", "market", "runner-worker2"
@@ -72,8 +73,9 @@ def event(name, reason, message, at="2024-08-08T11:59:30Z", kind="Pod"):
 
 
 def causes(one_job=None, pods=(), events=(), *, peaks=None):
-    kubectl = f"kubectl -n {NAMESPACE}"
-    return diagnose(Snapshot(one_job or job(), tuple(pods), tuple(events)), NOW, kubectl=kubectl, peaks=peaks)
+    """Return the causes seen in pods as a snapshot holds them, with no more than is read of one."""
+    snapshot = Snapshot(one_job or job(), tuple(map(lean, pods)), tuple(events))
+    return diagnose(snapshot, NOW, kubectl=f"kubectl -n {NAMESPACE}", peaks=peaks)
 
 
 def only(found, kind):

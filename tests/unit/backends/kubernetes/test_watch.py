@@ -83,6 +83,20 @@ def test_changes_make_the_next_snapshot(watcher, api) -> None:
     until(watcher, lambda s: s.job is None)
 
 
+def test_no_snapshot_holds_what_is_not_read_of_a_pod(client, api) -> None:
+    given = {"containers": [{"env": [{"name": "RUNNER_SPEC", "value": "long"}], "resources": {"limits": {}}}]}
+    big = {**pod(0), "spec": given}
+    big["metadata"]["managedFields"] = [{"manager": "kubelet"}]
+    api.put("jobs", job(active=1))
+    api.put("pods", big)
+    with Watcher(client, RUN) as watcher:
+        api.put("pods", {**big, "status": {"phase": "Running"}})
+        snapshots = until(watcher, lambda seen: phases(seen) == {"0": "Running"}), look(client, RUN)
+    for (seen,) in (snapshot.pods for snapshot in snapshots):
+        assert seen["spec"] == {"containers": [{"resources": {"limits": {}}}]}
+        assert "managedFields" not in seen["metadata"]
+
+
 def test_following_costs_a_request_a_kind_whatever_happens(watcher, api) -> None:
     for index in range(40):
         api.put("pods", pod(index, "Running"))
