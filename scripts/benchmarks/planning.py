@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, timedelta
 from itertools import islice
@@ -53,7 +53,9 @@ def main(arguments: list[str]) -> None:
 
 def measure(symbols: int, days: int, objects: int) -> dict[str, Any]:
     """Return {"size": …, "rounds": {name: {seconds, rss_mb, requests}}} of planning so many symbols and days."""
-    with tempfile.TemporaryDirectory(prefix="planning-") as folder, _sandbox(Path(folder), symbols, days) as url:
+    shares = [symbols * part // 10 for part in (4, 2, 1)]
+    counts = dict(zip(EXCHANGES, [*shares, symbols - sum(shares)], strict=True))
+    with tempfile.TemporaryDirectory(prefix="planning-") as folder, listing(Path(folder), counts, days) as url:
         store = Path(folder) / "store"
         end = START + timedelta(days=days - 1)
         command = [
@@ -121,18 +123,25 @@ def _symbols(exchange: str, count: int) -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def _sandbox(folder: Path, symbols: int, days: int) -> Iterator[str]:
-    (folder / "data" / "exchanges").mkdir(parents=True)
-    shares = [symbols * part // 10 for part in (4, 2, 1)]
-    for exchange, count in zip(EXCHANGES, [*shares, symbols - sum(shares)], strict=True):
-        (folder / "data" / "exchanges" / f"{exchange}.json").write_text(json.dumps(catalogue(exchange, count, days)))
-    command = [sys.executable, "-m", "runner", "sandbox", "tardis", "--data", str(folder / "data")]
+def serving(*words: str) -> Iterator[str]:
+    """Run a sandbox; yield its address."""
+    command = [sys.executable, "-m", "runner", "sandbox", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
             first = server.stdout.readline() if server.stdout else ""
             yield first.strip().partition("=")[2].removesuffix("/v1")
         finally:
             server.terminate()
+
+
+@contextmanager
+def listing(folder: Path, counts: Mapping[str, int], days: int) -> Iterator[str]:
+    """Run a source whose exchanges list so many symbols each; yield its address."""
+    (folder / "data" / "exchanges").mkdir(parents=True)
+    for exchange, count in counts.items():
+        (folder / "data" / "exchanges" / f"{exchange}.json").write_text(json.dumps(catalogue(exchange, count, days)))
+    with serving("tardis", "--data", str(folder / "data")) as url:
+        yield url
 
 
 def _run(arguments: list[str], url: str) -> dict[str, Any]:

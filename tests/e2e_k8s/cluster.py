@@ -69,7 +69,9 @@ def kubectl_json(*words: str) -> Object:
 
 def api_requests(user: str, began: float, ended: float) -> list[str]:
     """Return `verb uri` of every request that the API server's audit log has of a user between two times."""
-    command = ["docker", "exec", CONTROL, "grep", "-F", user, "/var/log/kubernetes/audit.log"]
+    # Older parts of a long log have a time in their names.
+    search = f"grep --no-filename --fixed-strings {user} /var/log/kubernetes/audit*.log"
+    command = ["docker", "exec", CONTROL, "sh", "-c", search]
     lines = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False).stdout.splitlines()
     events = {event["auditID"]: event for event in map(json.loads, lines)}
     times = {key: datetime.fromisoformat(each["requestReceivedTimestamp"]).timestamp() for key, each in events.items()}
