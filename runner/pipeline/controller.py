@@ -217,7 +217,10 @@ class Pass:
             time.sleep(min(_LOOK_S, left_s))
 
     def _stopped(self) -> bool:
-        """Tell whether this process was told to stop, or somebody cancelled the pass; that is asked once a second."""
+        """Tell whether this process was told to stop, or somebody cancelled the pass; that is asked once a second.
+
+        And once a step: a step that is begun after the cancelling would be one too many.
+        """
         if time.monotonic() - self._asked >= _CANCEL_LOOK_S:
             self._asked = time.monotonic()
             self._is_cancelled = runs.cancelled(self._means.store, self._run.id)
@@ -226,6 +229,7 @@ class Pass:
     def _step(self, step: Step) -> None:
         """Have the run of a step brought to its end, where there is one or something for one to do."""
         day = self._day + timedelta(days=step.beside)
+        self._asked = float("-inf")
         if self._stopped():
             raise DrainedError(f"pipeline {self._run.id}: told to stop")
         spec = self._of_step(step, day)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
@@ -166,6 +167,18 @@ def test_mornings_missed_late_and_with_a_venue_down(mornings: Mornings) -> None:
     assert set(mornings.done.values()) == {1}
     again = mornings.run("auto", "2024-08-05T10:00:00+00:00", lookback=4)
     assert {end.verdict for end in again} == {Verdict.NOTHING}
+
+
+def test_days_that_are_late_share_one_wait(mornings: Mornings, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    mornings.clock("2024-08-03T05:00:00+00:00")
+    mornings.terms = Terms(deadline_s=1.0, poll_s=0.01)
+
+    ends = mornings.run("2024-08-02..2024-08-03")
+
+    assert [end.verdict for end in ends] == [Verdict.PENDING, Verdict.PENDING]
+    assert sum(": the deadline" in line for line in caplog.messages) == 2
+    assert [line for line in caplog.messages if "day=2024-08-03" in line and "waiting" in line] == []
 
 
 def test_a_day_that_is_not_exported_by_the_deadline_is_pending_and_done_the_next_time(mornings: Mornings) -> None:
