@@ -14,11 +14,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from runner import layout
 from runner.errors import ConfigError, NotFoundError, PoisonError, PreconditionError, RunnerError, WorkerExit
-from runner.store import ABSENT, ObjectInfo, Store, open_object
+from runner.store import ABSENT, ObjectInfo, Store
 from runner.task import Entry, Fact, Outcome
 
 API_VERSION = "runner/v1"
@@ -199,43 +199,6 @@ def get_run(store: Store, run: str) -> RunRecord:
     if record is None:
         raise NotFoundError(f"no run {run} in {store.url}; see them all: runner list")
     return record
-
-
-def read_plan(store: Store, record: RunRecord) -> bytes:
-    """Return the plan object's bytes. Raises ConfigError when they are not the ones the record pins."""
-    try:
-        body = store.get(layout.plan(record.id))
-    except NotFoundError as e:
-        raise _no_plan(store, record) from e
-    if (found := sha256(body)) != record.plan.sha256:
-        raise _changed(store, record, f"SHA-256 {found[:12]}…", f"{record.plan.sha256[:12]}…")
-    return body
-
-
-def open_plan(store: Store, record: RunRecord) -> BinaryIO:
-    """Open the plan object to read parts of it by ranges, all of one generation.
-
-    Raises ConfigError when the store's size or CRC-32C of it are not the ones the record pins.
-    """
-    info = store.head(layout.plan(record.id))
-    if info is None:
-        raise _no_plan(store, record)
-    found = replace(record.plan, size=info.size, crc32c=info.crc32c)
-    if found != record.plan:
-        raise _changed(store, record, str(found), str(record.plan))
-    return open_object(store, info)
-
-
-def _no_plan(store: Store, record: RunRecord) -> ConfigError:
-    where = f"{layout.plan(record.id)} in {store.url}"
-    return ConfigError(f"run {record.id} has no plan at {where}; remove the run: runner clean {record.id}")
-
-
-def _changed(store: Store, record: RunRecord, found: str, pinned: str) -> ConfigError:
-    return ConfigError(
-        f"{layout.plan(record.id)} in {store.url} has {found}, run.json of {record.id} pins {pinned}: "
-        f"the plan was changed; remove the run and submit anew: runner clean {record.id}"
-    )
 
 
 def run_ids(store: Store, prefix: str = "") -> Iterator[str]:

@@ -22,7 +22,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from runner.ledger import Size
+from runner import layout
+from runner.errors import ConfigError, NotFoundError
+from runner.ledger import RunRecord, Size, sha256
+from runner.store import Store, open_object
 from runner.task import Source, Stage, Task
 
 PLAN_SCHEMA = pa.schema(
@@ -251,6 +254,61 @@ def shard_sizes(body: bytes) -> tuple[Size, ...]:
     return tuple(
         Size(each.num_rows, len(pc.list_flatten(each.column(0))), pc.sum(each.column(1)).as_py() or 0)
         for each in groups
+    )
+
+
+def read_plan(store: Store, record: RunRecord) -> bytes:
+    """Return the plan object's bytes. Raises ConfigError when they are not the ones the record pins.
+
+    >>> from runner.ledger import pin
+    >>> from runner.store.memory import MemoryStore
+    >>> record = RunRecord("download-3f9a1c20", {}, {}, pin(b""), ())
+    >>> read_plan(MemoryStore("none"), record)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    runner.errors.ConfigError: run download-3f9a1c20 has no plan at ...
+    """
+    try:
+        body = store.get(layout.plan(record.id))
+    except NotFoundError as e:
+        raise _no_plan(store, record) from e
+    if (found := sha256(body)) != record.plan.sha256:
+        raise _changed(store, record, f"SHA-256 {found[:12]}…", f"{record.plan.sha256[:12]}…")
+    return body
+
+
+def open_plan(store: Store, record: RunRecord) -> BinaryIO:
+    """Open the plan object to read parts of it by ranges, all of one generation.
+
+    Raises ConfigError when the store's size or CRC-32C of it are not the ones the record pins.
+
+    >>> from runner.ledger import pin
+    >>> from runner.store.memory import MemoryStore
+    >>> record, store = RunRecord("download-3f9a1c20", {}, {}, pin(b""), ()), MemoryStore("changed")
+    >>> _ = store.put(layout.plan(record.id), b"another")
+    >>> open_plan(store, record)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    runner.errors.ConfigError: _runs/download-3f9a1c20/plan.parquet in memory://changed has 7 bytes, CRC-32C ...
+    """
+    info = store.head(layout.plan(record.id))
+    if info is None:
+        raise _no_plan(store, record)
+    found = replace(record.plan, size=info.size, crc32c=info.crc32c)
+    if found != record.plan:
+        raise _changed(store, record, str(found), str(record.plan))
+    return open_object(store, info)
+
+
+def _no_plan(store: Store, record: RunRecord) -> ConfigError:
+    where = f"{layout.plan(record.id)} in {store.url}"
+    return ConfigError(f"run {record.id} has no plan at {where}; remove the run: runner clean {record.id}")
+
+
+def _changed(store: Store, record: RunRecord, found: str, pinned: str) -> ConfigError:
+    return ConfigError(
+        f"{layout.plan(record.id)} in {store.url} has {found}, run.json of {record.id} pins {pinned}: "
+        f"the plan was changed; remove the run and submit anew: runner clean {record.id}"
     )
 
 

@@ -143,7 +143,7 @@ def _kill_when_due(seen: Look, store: Store, record: RunRecord, server: Server, 
         return
     os.kill(pid, signal.SIGKILL)
     kill.pid = pid
-    tasks = plan.decode_bytes(ledger.read_plan(store, record)).shards[kill.shard]
+    tasks = plan.decode_bytes(plan.read_plan(store, record)).shards[kill.shard]
     kill.begun = frozenset(t.id for t in tasks if any(_requests(server.stats(), path) for path in _paths(t)))
     kill.kept = frozenset(t.id for t in tasks if all(_bodies(server.stats(), path) for path in _paths(t)))
     server.clear_faults()

@@ -29,7 +29,7 @@ def outcomes(
     entries = {shard: dict(folded.entries) for shard, folded in folds.items()}
     wanted = exits if shards is None else exits.keys() & shards
     given_up = [shard for shard in sorted(wanted) if action_for(exits[shard]) is Action.RETRY]
-    packed = plan.decode_bytes(ledger.read_plan(store, record)) if given_up else Plan(())
+    packed = plan.decode_bytes(plan.read_plan(store, record)) if given_up else Plan(())
     for shard in given_up:
         known = entries.setdefault(shard, {})
         tasks = packed.shards[shard]

@@ -192,7 +192,7 @@ def _unsettled(spec: RunSpec, store: Store) -> Iterator[Task]:
             f"run {parent.id} has not ended: submit its request again to resume it, or first: runner cancel {parent.id}"
         )
     folded = ledger.fold(ledger.read_attempts(store, parent.id))
-    tasks = chain.from_iterable(plan.decode(io.BytesIO(ledger.read_plan(store, parent))))
+    tasks = chain.from_iterable(plan.decode(io.BytesIO(plan.read_plan(store, parent))))
     for task in tasks:
         yield from plan.without(task, {d for d in task.data_types if _settled(folded, task.id, d)})
 

@@ -69,7 +69,7 @@ class Shard:
 
     def run(self) -> WorkerExit:
         """Do what remains of the shard and write its ledger; return the exit code."""
-        with ledger.open_plan(self._tools.store, self._record) as file:
+        with plan.open_plan(self._tools.store, self._record) as file:
             self._tally = Tally(plan.decode_shard(file, self._me.shard))
         log.info("start run=%s attempt=%s tasks=%d", self._me.run, self._me.attempt, len(self._tally.tasks))
         attempts = ledger.read_attempts(self._tools.store, self._me.run, (self._me.shard,))

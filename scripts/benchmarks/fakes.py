@@ -136,7 +136,7 @@ class StandIn:
 
     def __init__(self, client: Client, store: Store, record: RunRecord) -> None:
         self._client, self._store, self._record = client, store, record
-        self._shards = plan.decode_bytes(ledger.read_plan(store, record)).shards
+        self._shards = plan.decode_bytes(plan.read_plan(store, record)).shards
         self._begun: set[str] = set()
         self._told: set[str] = set()
         self._due: deque[tuple[float, Object]] = deque()

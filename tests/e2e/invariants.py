@@ -50,7 +50,7 @@ def violations(store: Store, runs: tuple[str, ...], expected: Expectation) -> li
     tasks: dict[str, Task] = {}
     attempts: list[Attempt] = []
     for run in runs:
-        for task in plan.decode_bytes(ledger.read_plan(store, ledger.get_run(store, run))).tasks:
+        for task in plan.decode_bytes(plan.read_plan(store, ledger.get_run(store, run))).tasks:
             before = tasks[task.id].data_types if task.id in tasks else ()
             tasks[task.id] = replace(task, data_types=tuple(dict.fromkeys((*before, *task.data_types))))
         attempts += ledger.read_attempts(store, run)

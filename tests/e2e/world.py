@@ -197,7 +197,7 @@ class World:
         return invariants.violations(self.store, self.run_ids(), expected)
 
     def plan(self, record: RunRecord) -> tuple[tuple[Task, ...], ...]:
-        return plan.decode_bytes(ledger.read_plan(self.store, record)).shards
+        return plan.decode_bytes(plan.read_plan(self.store, record)).shards
 
     def workers(self) -> list[int]:
         """Return the process ids of this world's workers."""

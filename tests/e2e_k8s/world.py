@@ -292,7 +292,7 @@ class World:
         return ledger.read_attempts(self.store, run)
 
     def plan(self, run: str) -> tuple[tuple[Task, ...], ...]:
-        return plan.decode_bytes(ledger.read_plan(self.store, ledger.get_run(self.store, run))).shards
+        return plan.decode_bytes(plan.read_plan(self.store, ledger.get_run(self.store, run))).shards
 
     def violations(
         self,

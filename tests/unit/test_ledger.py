@@ -78,37 +78,6 @@ def test_run_ids_are_the_committed_ones_in_order(store) -> None:
     assert list(ledger.run_ids(store, "download-1")) == ["download-1-r1", "download-1"]
 
 
-def test_a_plan_that_is_not_the_recorded_one_is_refused_naming_both(store) -> None:
-    store.put(layout.plan(RUN), b"plan")
-    pinned = replace(RECORD, plan=ledger.pin(b"plan"))
-    assert ledger.read_plan(store, pinned) == b"plan"
-    other = replace(RECORD, plan=Pin("ab" * 32, 4, 1))
-    with pytest.raises(ConfigError) as refusal:
-        ledger.read_plan(store, other)
-    for word in (ledger.sha256(b"plan")[:12], "ab" * 6, layout.plan(RUN), f"runner clean {RUN}"):
-        assert word in str(refusal.value)
-
-
-def test_a_plan_opened_for_its_parts_is_refused_by_size_or_checksum_naming_both(store) -> None:
-    store.put(layout.plan(RUN), b"123456789")
-    # The check value of CRC-32C, https://reveng.sourceforge.io/crc-catalogue/17plus.htm#crc.cat.crc-32-iscsi.
-    pinned = Pin(ledger.sha256(b"123456789"), 9, 0xE3069283)
-    assert ledger.pin(b"123456789") == pinned
-    with ledger.open_plan(store, replace(RECORD, plan=pinned)) as file:
-        assert file.read() == b"123456789"
-    for other, named in ((replace(pinned, size=8), "8 bytes"), (replace(pinned, crc32c=0xAB), "000000ab")):
-        with pytest.raises(ConfigError) as refusal:
-            ledger.open_plan(store, replace(RECORD, plan=other))
-        for word in ("9 bytes", "e3069283", named, layout.plan(RUN), f"runner clean {RUN}"):
-            assert word in str(refusal.value)
-
-
-@pytest.mark.parametrize("read", [ledger.read_plan, ledger.open_plan])
-def test_a_run_without_its_plan_is_refused(store, read) -> None:
-    with pytest.raises(ConfigError, match=r"no plan at _runs/.*runner clean"):
-        read(store, RECORD)
-
-
 @given(attempts.filter(lambda a: a.exit is not None))
 def test_a_ledger_comes_back_whole(attempt: Attempt) -> None:
     store = MemoryStore("memory://one-ledger")

@@ -5,6 +5,7 @@ import itertools
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import date, timedelta
 from hashlib import sha256
 
@@ -12,13 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner import plan
+from runner import layout, ledger, plan
+from runner.errors import ConfigError
+from runner.ledger import Pin, RunRecord
 from runner.spec import RunSpec
 from runner.store import open_object
 from runner.store.memory import MemoryStore
 from runner.task import Source, Stage, Task
 
 DAY = date(2024, 8, 8)
+RUN = "download-3f9a1c20"
+RECORD = RunRecord(RUN, {"stage": "download"}, {"shards": 8}, Pin("0" * 64, 9, 1), ())
 
 names = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=12)
 days = st.dates(date(1990, 1, 1), date(2100, 1, 1))
@@ -278,3 +283,39 @@ assert len(plan.decode_shard(io.BytesIO(body), 1)) == 50
 print(len(set(os.listdir("/proc/self/task")) - set(before)))
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "0\n"
+
+
+@pytest.fixture
+def store(request) -> MemoryStore:
+    return MemoryStore(f"memory://{request.node.name}")
+
+
+def test_a_plan_that_is_not_the_recorded_one_is_refused_naming_both(store) -> None:
+    store.put(layout.plan(RUN), b"plan")
+    pinned = replace(RECORD, plan=ledger.pin(b"plan"))
+    assert plan.read_plan(store, pinned) == b"plan"
+    other = replace(RECORD, plan=Pin("ab" * 32, 4, 1))
+    with pytest.raises(ConfigError) as refusal:
+        plan.read_plan(store, other)
+    for word in (sha256(b"plan").hexdigest()[:12], "ab" * 6, layout.plan(RUN), f"runner clean {RUN}"):
+        assert word in str(refusal.value)
+
+
+def test_a_plan_opened_for_its_parts_is_refused_by_size_or_checksum_naming_both(store) -> None:
+    store.put(layout.plan(RUN), b"123456789")
+    # The check value of CRC-32C, https://reveng.sourceforge.io/crc-catalogue/17plus.htm#crc.cat.crc-32-iscsi.
+    pinned = Pin(sha256(b"123456789").hexdigest(), 9, 0xE3069283)
+    assert ledger.pin(b"123456789") == pinned
+    with plan.open_plan(store, replace(RECORD, plan=pinned)) as file:
+        assert file.read() == b"123456789"
+    for other, named in ((replace(pinned, size=8), "8 bytes"), (replace(pinned, crc32c=0xAB), "000000ab")):
+        with pytest.raises(ConfigError) as refusal:
+            plan.open_plan(store, replace(RECORD, plan=other))
+        for word in ("9 bytes", "e3069283", named, layout.plan(RUN), f"runner clean {RUN}"):
+            assert word in str(refusal.value)
+
+
+@pytest.mark.parametrize("read", [plan.read_plan, plan.open_plan])
+def test_a_run_without_its_plan_is_refused(store, read) -> None:
+    with pytest.raises(ConfigError, match=r"no plan at _runs/.*runner clean"):
+        read(store, RECORD)

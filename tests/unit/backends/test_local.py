@@ -253,4 +253,4 @@ def test_the_plan_of_a_run_is_read_by_every_worker(world) -> None:
     record = world.submit(spec).record
     supervise(world, spec, record)
     done = {e.task_id for a in ledger.read_attempts(world.store, record.id) for e in a.entries}
-    assert done == {t.id for t in plan.decode_bytes(ledger.read_plan(world.store, record)).tasks}
+    assert done == {t.id for t in plan.decode_bytes(plan.read_plan(world.store, record)).tasks}

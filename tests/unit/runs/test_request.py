@@ -203,7 +203,7 @@ def test_a_worker_fetches_the_footer_and_its_row_group_of_the_plan(bucket) -> No
     footer = pq.read_metadata(io.BytesIO(body))
     group = footer.row_group(3)
     own = sum(group.column(n).total_compressed_size for n in range(group.num_columns))
-    with ledger.open_plan(store, record) as file:
+    with plan.open_plan(store, record) as file:
         assert plan.decode_shard(file, 3) == packed.shards[3]
     fetched = sum(seen["bytes"] for path, seen in bucket.stats()["paths"].items() if "plan.parquet" in path)
     assert fetched < len(body) / 3

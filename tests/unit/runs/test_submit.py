@@ -27,7 +27,7 @@ def test_a_new_request_becomes_a_run_with_its_plan(world) -> None:
     record = ledger.get_run(world.store, found.record.id)
     assert record == found.record
     assert (record.shards, record.tasks) == (2, 2)
-    tasks = plan.decode_bytes(ledger.read_plan(world.store, record)).tasks
+    tasks = plan.decode_bytes(plan.read_plan(world.store, record)).tasks
     assert sorted(t.key for t in tasks) == ["BINANCE:SPOT_PAIR:BTC-USDT", "BINANCE:SPOT_PAIR:ETH-USDT"]
     assert record.id == plan.run_id(spec.stage, record.request)
     assert json.loads(json.dumps(record.spec)) == json.loads(spec.to_json())
@@ -196,7 +196,7 @@ def test_two_submits_at_once_make_one_run_and_both_get_it(world) -> None:
     assert len({f.record.plan for f in found}) == 1
     record = found[0].record
     assert list(ledger.run_ids(world.store)) == [record.id]
-    assert len(plan.decode_bytes(ledger.read_plan(world.store, record)).shards) == record.shards
+    assert len(plan.decode_bytes(plan.read_plan(world.store, record)).shards) == record.shards
 
 
 def test_a_plan_whose_writer_died_is_adopted(world) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from runner import plan
 from runner.errors import Exit, NotFoundError
-from runner.ledger import read_plan
 from runner.runs import State, draft
 from runner.spec import Selection
 from runner.stages.report import explain, report
@@ -99,7 +98,7 @@ def test_every_candle_is_made_again_when_all_are_asked_for(complete: World) -> N
 def test_candles_of_what_was_never_downloaded_are_missing_until_it_is(world: World) -> None:
     spec = ask(world, "candles", MIDDLE)
     record = world.submit(spec).record
-    assert {task.stage for task in plan.decode_bytes(read_plan(world.store, record)).tasks} == {Stage.CANDLES}
+    assert {task.stage for task in plan.decode_bytes(plan.read_plan(world.store, record)).tasks} == {Stage.CANDLES}
     assert world.carry_out(record, spec) is Exit.INCOMPLETE
     carry_out(world, "download", MIDDLE)
     assert carry_out(world, "candles", MIDDLE) is State.CREATED
