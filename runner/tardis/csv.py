@@ -27,8 +27,8 @@ from runner.market.schema import TIME, Column, DataType
 from runner.tardis import plain
 from runner.tardis.gunzip import inflated
 
-BLOCK_BYTES = 4 * 1024 * 1024
-_PIECE_BYTES = 1024 * 1024
+# What is unpacked, read and still hot in the processor's second cache.
+BLOCK_BYTES = 1024 * 1024
 _LINE_BYTES = 64 * 1024
 _SHOWN_BYTES = 60
 _CAUSE_CHARS = 120
@@ -71,7 +71,7 @@ def read(  # noqa: PLR0913 what a file must be of, by name
     else:
         rows = _Rows(data_type, f"{exchange.lower()},{symbol.upper()},".encode(), day)
     line = 1
-    for block in _blocks(inflated(chunks, min(block_bytes, _PIECE_BYTES)), block_bytes):
+    for block in _blocks(inflated(chunks, block_bytes), block_bytes):
         body = block
         if line == 1:
             header, _, body = block.partition(b"\n")
@@ -85,27 +85,34 @@ def read(  # noqa: PLR0913 what a file must be of, by name
 
 def _blocks(pieces: Iterator[bytes], block_bytes: int) -> Iterator[bytes]:
     """Yield blocks of about `block_bytes` that end with a line."""
-    pending: list[bytes] = []
+    pending = [b""]
     size = 0
     for piece in pieces:
         pending.append(piece)
         size += len(piece)
         if size < block_bytes:
             continue
-        data = b"".join(pending)
-        cut = data.rfind(b"\n") + 1
-        if cut:
-            yield data[:cut]
-        elif len(data) > _LINE_BYTES:
-            raise IntegrityError(f"a line of more than {_LINE_BYTES} bytes: {_shown(data)}")
-        pending = [data[cut:]]
-        size = len(pending[0])
-    data = b"".join(pending)
+        block, rest = _cut(pending)
+        if block:
+            yield block
+        elif size > _LINE_BYTES:
+            raise IntegrityError(f"a line of more than {_LINE_BYTES} bytes: {_shown(rest)}")
+        pending, size = [rest], len(rest)
+    block, rest = _cut(pending)
+    if block:
+        yield block
+    if rest:
+        raise IntegrityError(f"the last line is not ended: {_shown(rest)}")
+
+
+def _cut(pieces: list[bytes]) -> tuple[bytes, bytes]:
+    """Return the whole lines of pieces as one, and what follows them."""
+    last = pieces[-1]
+    if cut := last.rfind(b"\n") + 1:
+        return b"".join((*pieces[:-1], memoryview(last)[:cut])), last[cut:]
+    data = b"".join(pieces)
     cut = data.rfind(b"\n") + 1
-    if cut:
-        yield data[:cut]
-    if cut < len(data):
-        raise IntegrityError(f"the last line is not ended: {_shown(data[cut:])}")
+    return data[:cut], data[cut:]
 
 
 def _check_header(header: bytes, data_type: DataType) -> None:
@@ -171,7 +178,7 @@ class _Rows:
         return f"not a row of {self.prefix.decode().rstrip(',')}"
 
     @cached_property
-    def plain(self) -> plain.Plain | None:
+    def fast(self) -> plain.Plain | None:
         """Return the fast reader of these rows; None where it is not compiled or would have to leave a column out."""
         stored = {column.csv: column for column in self.data_type.columns}
         held = self.data_type.csv_columns[self.prefix.count(b",") :]
@@ -188,7 +195,7 @@ class _Rows:
 
     def parse(self, block: bytes) -> pa.RecordBatch:
         """Return the rows of a block of whole lines; _BadRowError when any is not sound."""
-        batch = self.plain.read(block) if self.plain else None
+        batch = self.fast.read(block) if self.fast else None
         return self.judged(block) if batch is None else batch
 
     def judged(self, block: bytes) -> pa.RecordBatch:

@@ -56,12 +56,15 @@ class Plain:
         self._order = [[field.name for field in fields].index(name) for name in schema.names]
         self._fixed = [_fixed(field) for field in fields]
         times = sum(field.kind == "t" and not field.may_be_empty for field in fields)
-        self._known_bytes = len(prefix) + len(fields) + _TIME_BYTES * times
+        self._shortest = len(prefix) + len(fields) + _TIME_BYTES * times
 
     def read(self, block: bytes) -> pa.RecordBatch | None:
         """Return the rows of a block of whole lines; None when it is not certain what they are."""
         rows = scan.lines(block)
-        places, size = self._places(rows, len(block))
+        spare = len(block) - rows * self._shortest
+        if not rows or spare < 0:
+            return None
+        places, size = self._places(rows, spare)
         room = pa.allocate_buffer(size)
         columns = tuple((*fixed, *place) for fixed, place in zip(self._fixed, places, strict=True))
         empty = scan.fill(block, self._prefix, room, rows, columns)
@@ -73,10 +76,10 @@ class Plain:
         ]
         return pa.RecordBatch.from_arrays([arrays[n] for n in self._order], schema=self._schema)
 
-    def _places(self, rows: int, block_bytes: int) -> tuple[list[_Place], int]:
-        """Return where in the room each column lies, and the size of the room."""
+    def _places(self, rows: int, spare: int) -> tuple[list[_Place], int]:
+        """Return where in the room each column lies, and the size of the room; text has at most `spare` bytes."""
         bits, values = _aligned(rows // 8 + 1), _aligned((rows + 1) * _VALUE_BYTES)
-        text = {"s": max(0, block_bytes - rows * self._known_bytes) + _COPIED_BYTES, "w": (rows + 1) * _WORD_BYTES}
+        text = {"s": spare + _COPIED_BYTES, "w": (rows + 1) * _WORD_BYTES}
         places, at = [], 0
         for field in self._fields:
             spelt = _aligned(text.get(field.kind, 0))

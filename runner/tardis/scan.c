@@ -36,7 +36,9 @@ typedef struct {
   Py_ssize_t empty;                                /* how many were */
 } Column;
 
-/* Return 8 bytes, zeros for those beyond `end`. */
+#define EACH(byte) (UINT64_C(0x0101010101010101) * (uint8_t)(byte))
+
+/* Return 8 bytes, the first the lowest, zeros for those beyond `end`. */
 static inline uint64_t load(const char *at, const char *end) {
   uint64_t bytes = 0;
   if (end - at >= 8) memcpy(&bytes, at, 8);
@@ -44,86 +46,87 @@ static inline uint64_t load(const char *at, const char *end) {
   return bytes;
 }
 
-#define EACH(byte) (UINT64_C(0x0101010101010101) * (byte))
+/* Which of 8 bytes are zero: the high bits of those, exact up to the first. */
+static inline uint64_t zero(uint64_t bytes) { return (bytes - EACH(1)) & ~bytes & EACH(0x80); }
 
-/* How many of 8 bytes come before the first with its high bit set here; 8 where none has. */
-static inline int before(uint64_t high_bits) { return high_bits ? __builtin_ctzll(high_bits) >> 3 : 8; }
+/* How many of 8 bytes come before the first that has its high bit set here, 8 where none has. */
+static inline int before(uint64_t bits) { return bits ? __builtin_ctzll(bits) >> 3 : 8; }
 
-/* How many digits 8 bytes begin with. What is carried over falls on bytes behind the first that is no digit. */
-static inline int digits(uint64_t bytes) {
-  uint64_t value = bytes ^ EACH(0x30);
-  return before(((value + EACH(0x76)) | value) & EACH(0x80));
+/* Which of 8 bytes are not the values of digits: the high bits of those, exact up to the first. */
+static inline uint64_t beyond(uint64_t values) { return ((values + EACH(0x76)) | values) & EACH(0x80); }
+
+/* How many digits 8 bytes begin with. */
+static inline int leading(uint64_t bytes) { return before(beyond(bytes ^ EACH('0'))); }
+
+/* The number that the first `count` (1 to 8) bytes make, all digits: two, then four, then eight of them at a time. */
+static inline uint64_t made(uint64_t bytes, int count) {
+  uint64_t values = (bytes ^ EACH('0')) << (64 - 8 * count);
+  values = (values * 10 + (values >> 8)) & UINT64_C(0x00FF00FF00FF00FF);
+  values = (values * 100 + (values >> 16)) & UINT64_C(0x0000FFFF0000FFFF);
+  return (values * 10000 + (values >> 32)) & UINT64_C(0xFFFFFFFF);
 }
-
-/* The number that the first `count` (1 to 8) bytes spell, two, four, then eight digits at a time. */
-static inline uint64_t spelt(uint64_t bytes, int count) {
-  bytes = (bytes ^ EACH(0x30)) << (64 - 8 * count);
-  bytes = (bytes * 10 + (bytes >> 8)) & UINT64_C(0x00FF00FF00FF00FF);
-  bytes = (bytes * 100 + (bytes >> 16)) & UINT64_C(0x0000FFFF0000FFFF);
-  return (bytes * 10000 + (bytes >> 32)) & UINT64_C(0xFFFFFFFF);
-}
-
-static const uint64_t TEN_TO[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000};
 
 /* Each reader below returns where the next column begins, NULL when in doubt. */
 
+/* A whole number below 10^15 and a power of ten up to 10^14 are doubles, so their quotient is the nearest double. */
+static const double TEN_TO[] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14};
+
 static const char *long_number(const char *at, const char *end, char stop, double *to) {
-  /* A whole number below 10^15 and a power of ten up to 10^14 are doubles, so their quotient is the nearest double. */
-  int minus = *at == '-', count = 0;
+  int minus = *at == '-', count = 0, places = 0;
   const char *begin = at += minus, *point = NULL;
-  uint64_t mantissa = 0;
-  double power = 1;
+  int64_t digits = 0;
   for (; at < end && *at != stop; at++) {
     if (*at == '.' && !point && at > begin) { point = at; continue; }
     if (*at < '0' || *at > '9' || ++count > 15) return NULL;
-    mantissa = mantissa * 10 + (uint64_t)(*at - '0');
-    if (point) power *= 10;
+    digits = digits * 10 + (*at - '0');
+    places += point != NULL;
   }
-  if (at == end || at == begin || at[-1] == '.') return NULL;
-  double value = (double)mantissa / power;
+  if (at == end || (point && places == 0)) return NULL;
+  double value = (double)digits / TEN_TO[places];
   *to = minus ? -value : value;
   return at + 1;
 }
 
+/* A number of up to 7 digits, a point and up to 7 more; any other is a long one. */
 static inline const char *number(const char *at, const char *end, char stop, double *to) {
   const char *begin = at;
   uint64_t bytes = load(at, end);
   int minus = (char)bytes == '-';
   if (minus) bytes = load(++at, end);
-  int whole = digits(bytes), part = 0;
+  int whole = leading(bytes), places = 0;
   if (whole == 0) return NULL;
   if (whole == 8) return long_number(begin, end, stop, to);
-  uint64_t mantissa = spelt(bytes, whole);
+  uint64_t digits = made(bytes, whole);
   char next = (char)(bytes >> (8 * whole));
   at += whole;
   if (next == '.') {
     bytes = load(++at, end);
-    part = digits(bytes);
-    if (part == 0) return NULL;
-    if (part == 8) return long_number(begin, end, stop, to);
-    mantissa = mantissa * TEN_TO[part] + spelt(bytes, part);
-    next = (char)(bytes >> (8 * part));
-    at += part;
+    places = leading(bytes);
+    if (places == 0) return NULL;
+    if (places == 8) return long_number(begin, end, stop, to);
+    digits = digits * (uint64_t)TEN_TO[places] + made(bytes, places);
+    next = (char)(bytes >> (8 * places));
+    at += places;
   }
   if (next != stop) return NULL;
-  double value = (double)mantissa / (double)TEN_TO[part];
+  double value = (double)(int64_t)digits / TEN_TO[places];
   *to = minus ? -value : value;
   return at + 1;
 }
 
 static inline const char *timestamp(const char *at, const char *end, char stop, const Column *column, int64_t *to) {
   if (end - at < 17 || at[16] != stop) return NULL;
-  uint64_t high = load(at, end), low = load(at + 8, end);
-  if (digits(high) != 8 || digits(low) != 8) return NULL;
-  *to = (int64_t)(spelt(high, 8) * 100000000 + spelt(low, 8));
+  uint64_t first = load(at, end), last = load(at + 8, end);
+  if (leading(first) != 8 || leading(last) != 8) return NULL;
+  *to = (int64_t)(made(first, 8) * 100000000 + made(last, 8));
   return *to >= column->low && *to < column->high ? at + 17 : NULL;
 }
 
 static inline const char *text(const char *at, const char *end, char stop, Column *column) {
   for (;;) {
-    uint64_t bytes = load(at, end), comma = bytes ^ EACH(',');
-    /* the first byte that is a comma, at most a blank, or not ASCII; as above, what follows it may be wrong */
-    int count = before((((comma - EACH(1)) & ~comma) | ((bytes - EACH(0x21)) & ~bytes) | bytes) & EACH(0x80));
+    uint64_t bytes = load(at, end);
+    /* up to the first byte that is a comma, a blank or below, or not ASCII */
+    int count = before(zero(bytes ^ EACH(',')) | (((bytes - EACH(0x21)) | bytes) & EACH(0x80)));
     if (column->text_end - column->text < 8) return NULL;
     memcpy(column->text, &bytes, 8);
     column->text += count;
@@ -135,9 +138,9 @@ static inline const char *text(const char *at, const char *end, char stop, Colum
 /* Return which word of the column stands here, -1 for none. */
 static inline int word(const char *at, const char *end, const Column *column) {
   uint64_t bytes = load(at, end);
-  for (int i = 0; i < column->words; i++)
-    if (((bytes ^ column->word[i]) & column->mask[i]) == 0) return i;
-  return -1;
+  int which = -1;
+  for (int i = 0; i < column->words; i++) which = ((bytes ^ column->word[i]) & column->mask[i]) == 0 ? i : which;
+  return which;
 }
 
 static inline const char *value(const char *at, const char *end, char stop, Column *column, Py_ssize_t row) {
