@@ -191,7 +191,7 @@ class _Rows:
         if name == "local_timestamp" and self.day:
             around = _around_us(self.day)
             low, high = max(low, around[0]), min(high, around[1])
-        return plain.Field(name, column.type, not self._never_empty(name), tuple(self._words(name)), low, high)
+        return plain.Field(name, column.type, not self._never_empty(name), tuple(sorted(self._words(name))), low, high)
 
     def parse(self, block: bytes) -> pa.RecordBatch:
         """Return the rows of a block of whole lines; _BadRowError when any is not sound."""

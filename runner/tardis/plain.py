@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
 from runner.market.schema import TIME
@@ -20,14 +21,14 @@ except ImportError:  # installed where there is no C compiler
 
 _TIME_BYTES = 16
 _VALUE_BYTES = 8
-_WORD_BYTES = 8
-# Text is copied so many bytes at a time.
+# Text is copied so many bytes at a time; a word is shorter.
 _COPIED_BYTES = 8
 _ALIGNED_BYTES = 64
 
+# The letters by which scan.c knows what a column holds; "w" is a word of a list.
 _KINDS = {TIME: "t", pa.float64(): "n", pa.string(): "s", pa.bool_(): "f"}
 
-# Offsets of a column's bitmap, values and text, and how much text there may be.
+# Where in the room a column's bitmap, values and text begin, and how much text there may be.
 _Place = tuple[int, int, int, int]
 
 
@@ -53,38 +54,41 @@ class Plain:
 
     def __init__(self, prefix: bytes, fields: Sequence[Field], schema: pa.Schema) -> None:
         self._prefix, self._schema, self._fields = prefix, schema, fields
-        self._order = [[field.name for field in fields].index(name) for name in schema.names]
+        self._kinds = [field.kind for field in fields]
         self._fixed = [_fixed(field) for field in fields]
+        self._order = [[field.name for field in fields].index(name) for name in schema.names]
         times = sum(field.kind == "t" and not field.may_be_empty for field in fields)
         self._shortest = len(prefix) + len(fields) + _TIME_BYTES * times
 
-    def read(self, block: bytes) -> pa.RecordBatch | None:
+    def read(self, block: bytes | memoryview) -> pa.RecordBatch | None:
         """Return the rows of a block of whole lines; None when it is not certain what they are."""
         rows = scan.lines(block)
         spare = len(block) - rows * self._shortest
         if not rows or spare < 0:
             return None
         places, size = self._places(rows, spare)
-        room = pa.allocate_buffer(size)
+        # Not of Arrow's pool, which gives memory back at once: every page would be a fault in each block again.
+        room = np.empty(size, np.uint8)
         columns = tuple((*fixed, *place) for fixed, place in zip(self._fixed, places, strict=True))
-        empty = scan.fill(block, self._prefix, room, rows, columns)
+        empty = scan.fill(block, self._prefix, room.data, rows, columns)
         if empty is None:
             return None
+        filled = pa.py_buffer(room)
         arrays = [
-            pa.Array.from_buffers(field.type, rows, _buffers(room, place, nulls), nulls)
+            pa.Array.from_buffers(field.type, rows, _buffers(filled, place, nulls), nulls)
             for field, place, nulls in zip(self._fields, places, empty, strict=True)
         ]
         return pa.RecordBatch.from_arrays([arrays[n] for n in self._order], schema=self._schema)
 
     def _places(self, rows: int, spare: int) -> tuple[list[_Place], int]:
         """Return where in the room each column lies, and the size of the room; text has at most `spare` bytes."""
-        bits, values = _aligned(rows // 8 + 1), _aligned((rows + 1) * _VALUE_BYTES)
-        text = {"s": spare + _COPIED_BYTES, "w": (rows + 1) * _WORD_BYTES}
+        bitmap, values = _aligned(rows // 8 + 1), _aligned((rows + 1) * _VALUE_BYTES)
+        text = {"s": _aligned(spare + _COPIED_BYTES), "w": _aligned((rows + 1) * _COPIED_BYTES)}
         places, at = [], 0
-        for field in self._fields:
-            spelt = _aligned(text.get(field.kind, 0))
-            places.append((at, at + bits, at + bits + values, spelt))
-            at += bits + values + spelt
+        for kind in self._kinds:
+            text_bytes = text.get(kind, 0)
+            places.append((at, at + bitmap, at + bitmap + values, text_bytes))
+            at += bitmap + values + text_bytes
         return places, at
 
 
@@ -99,8 +103,8 @@ def _fixed(field: Field) -> tuple[str, bool, int, int, bytes]:
 
 
 def _buffers(room: pa.Buffer, place: _Place, nulls: int) -> list[pa.Buffer | None]:
-    bits, values, text, text_bytes = place
-    present = room.slice(bits, values - bits) if nulls else None
+    bitmap, values, text, text_bytes = place
+    present = room.slice(bitmap, values - bitmap) if nulls else None
     return [present, room.slice(values, text - values), *([room.slice(text, text_bytes)] if text_bytes else [])]
 
 
