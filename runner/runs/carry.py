@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -92,30 +93,20 @@ def follow(carrier: Carrier, record: RunRecord, stop: Callable[[], bool], look: 
     return True
 
 
-class Local:
-    """Runs on this machine. `directory` keeps the locks; `env` is what workers inherit."""
+class OfStore(ABC):
+    """What every carrier shares of whose runs the store alone tells: no other system is asked for logs or remains."""
 
-    def __init__(self, store: Store, directory: Path, env: Mapping[str, str]) -> None:
-        self._store, self._directory, self._env = store, directory, env
+    def __init__(self, store: Store) -> None:
+        self._store = store
 
-    def placed(self, spec: RunSpec) -> RunSpec:
-        """Return the spec as it is. Raises SpecError when no worker can be given one so long."""
-        check_size(spec)
-        return spec
+    @abstractmethod
+    def settle(self, record: RunRecord) -> Sight:
+        """Return what is seen of a run now."""
 
     def place(self, spec: RunSpec) -> str:
-        """Return nothing: here is here."""
+        """Return nothing: there is no place to be told."""
         del spec
         return ""
-
-    def start(self, record: RunRecord, spec: RunSpec) -> bool:
-        """Begin nothing: runs of this machine need a process that supervises them."""
-        del record, spec
-        return False
-
-    def settle(self, record: RunRecord) -> Sight:
-        """Return whether anybody is at work on a run; its supervisor writes its end."""
-        return Sight(alive=ending(self._store, record.id) is None and self.alive(record.id))
 
     @contextmanager
     def watching(self, record: RunRecord) -> Iterator[Callable[[], Sight]]:
@@ -129,6 +120,32 @@ class Local:
         del pause
         return StoreLogs(self._store, record.id, query).new
 
+    def clean(self, run: str) -> int:
+        """Remove a run's objects."""
+        return state.clean(self._store, run)
+
+
+class Local(OfStore):
+    """Runs on this machine. `directory` keeps the locks; `env` is what workers inherit."""
+
+    def __init__(self, store: Store, directory: Path, env: Mapping[str, str]) -> None:
+        super().__init__(store)
+        self._directory, self._env = directory, env
+
+    def placed(self, spec: RunSpec) -> RunSpec:
+        """Return the spec as it is. Raises SpecError when no worker can be given one so long."""
+        check_size(spec)
+        return spec
+
+    def start(self, record: RunRecord, spec: RunSpec) -> bool:
+        """Begin nothing: runs of this machine need a process that supervises them."""
+        del record, spec
+        return False
+
+    def settle(self, record: RunRecord) -> Sight:
+        """Return whether anybody is at work on a run; its supervisor writes its end."""
+        return Sight(alive=ending(self._store, record.id) is None and self.alive(record.id))
+
     def cancel(self, record: RunRecord, spec: RunSpec, stop: Callable[[], bool]) -> None:
         """Wait for the supervisor to drain its workers; where there is none, write the run's end."""
         self.carry_out(record, spec, stop, lambda _: None)
@@ -136,10 +153,6 @@ class Local:
     def abandon(self, record: RunRecord) -> None:
         """Refuse: a run of this machine is ended by cancelling it."""
         raise SpecError(f"flag --abandon is for runs on a cluster that is gone; runner cancel {record.id}")
-
-    def clean(self, run: str) -> int:
-        """Remove a run's objects."""
-        return state.clean(self._store, run)
 
     def alive(self, run: str) -> bool:
         """Tell whether a process of this machine is at work on the run."""

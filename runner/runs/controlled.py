@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from runner import ledger
@@ -12,30 +11,20 @@ from runner.backends.sight import Sight
 from runner.errors import Exit, SpecError
 from runner.ledger import RunRecord
 from runner.runs import state
-from runner.runs.carry import waited
-from runner.runs.tail import LogQuery, LogText, StoreLogs
+from runner.runs.carry import OfStore
 from runner.spec import RunSpec
-from runner.store import Store
 
 SILENT = timedelta(seconds=60)
 """Controllers write every ten seconds: one that was silent for so long has died."""
 _LOOK_S = 0.5
 
 
-class Controlled:
+class Controlled(OfStore):
     """The pipelines of a store. They are begun and taken up by `runner pipeline` alone."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
     def placed(self, spec: RunSpec) -> RunSpec:
         """Return the spec as it is."""
         return spec
-
-    def place(self, spec: RunSpec) -> str:
-        """Return nothing: a controller may be anywhere."""
-        del spec
-        return ""
 
     def start(self, record: RunRecord, spec: RunSpec) -> bool:
         """Raise SpecError: not from here."""
@@ -63,18 +52,6 @@ class Controlled:
             return record.created is not None and record.created >= since
         return any(a.exit is None and a.updated is not None and a.updated >= since for a in attempts)
 
-    @contextmanager
-    def watching(self, record: RunRecord) -> Iterator[Callable[[], Sight]]:
-        """Yield `settle` of this run."""
-        yield lambda: self.settle(record)
-
-    def logs(
-        self, record: RunRecord, query: LogQuery, pause: Callable[[float], bool] = waited
-    ) -> Callable[[], Iterator[LogText]]:
-        """Return a function that yields what is new in the logs of the store."""
-        del pause
-        return StoreLogs(self._store, record.id, query).new
-
     def cancel(self, record: RunRecord, spec: RunSpec, stop: Callable[[], bool]) -> None:
         """Wait for the controller, which ends the run of its stage too; where there is none, write the end."""
         del spec
@@ -89,7 +66,3 @@ class Controlled:
         if self.settle(record).alive:
             raise SpecError(f"run {record.id}: its controller wrote less than a minute ago; cancel it there")
         state.finish(self._store, record.id, state.CANCELLED, {})
-
-    def clean(self, run: str) -> int:
-        """Remove a run's objects."""
-        return state.clean(self._store, run)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,16 @@ from typing import Any
 import pytest
 import yaml
 
+from runner.sandbox.tardis import Options, serve
+from tests.e2e import invariants
+from tests.e2e.world import World as LocalWorld
 from tests.e2e_k8s.cluster import IMAGE, ROOT, Site, control, kubectl, kubectl_json, sandbox, served, until
-from tests.e2e_k8s.world import World
+from tests.e2e_k8s.world import Held, World
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1500)]
-TODAY = datetime.now(UTC).date()
 VENUES = ("BINANCE", "OKX-SWAP")
-_DAYS = {"days": [str(TODAY - timedelta(days=3)), str(TODAY)], "data_types": ["trades"], "rows_per_day": 300, "seed": 7}
-SERVED = (
-    {**_DAYS, "exchange": "binance", "symbols": ["BTCUSDT", "ETHUSDT"]},
-    {**_DAYS, "exchange": "okex-swap", "symbols": ["BTC-USDT-SWAP"]},
-)
 SMALL_POD = {"cpu": "100m", "memory": "400Mi", "ephemeral-storage": "200Mi"}
+PIPELINE_POD = {"resources": {"requests": SMALL_POD, "limits": {k: v for k, v in SMALL_POD.items() if k != "cpu"}}}
 
 
 class Installed(World):
@@ -56,6 +55,20 @@ class Installed(World):
         """Have the command line speak as the account that the release made for it."""
         (self.folder / "kubeconfig").write_text(yaml.safe_dump(self._kubeconfig()))
 
+    def start(self, job: str) -> None:
+        """Start the pipeline by hand, as README says."""
+        kubectl("create", "job", job, "--from=cronjob/daily-pipeline", "-n", self.namespace)
+
+    def finished(self, job: str) -> dict[str, Any]:
+        """Return a Job that has come to its end."""
+        labels = "app.kubernetes.io/name=runner"
+        found: dict[str, Any] = until(lambda: ended(j := self.jobs(labels)[job]) and j, f"the Job {job} ends", 600)
+        return found
+
+    def log(self, job: str) -> str:
+        labels = f"batch.kubernetes.io/job-name={job}"
+        return kubectl("logs", "-n", self.namespace, "-l", labels, "--tail=-1", check=False)
+
     def jobs(self, labels: str) -> dict[str, dict[str, Any]]:
         found = kubectl_json("get", "jobs", "-n", self.namespace, "-l", labels)["items"]
         return {job["metadata"]["name"]: job for job in found}
@@ -66,15 +79,37 @@ def helm() -> str:
     return subprocess.run([ROOT / "scripts/helm"], capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.fixture
-def world(site: Site, tmp_path: Path) -> Iterator[Installed]:
-    files = {"generate.json": json.dumps(SERVED)}
-    with served(sandbox("tardis", "--generate", "/files/generate.json", files=files)) as found:
-        made = Installed(tmp_path / "world", Site(found["tardis"].outside, site.gcs), {})
+def files(first: date, last: date) -> list[dict[str, Any]]:
+    """Return what a source serves for all venues."""
+    same = {"days": [str(first), str(last)], "data_types": ["trades"], "rows_per_day": 300, "seed": 7}
+    symbols = {"binance": ["BTCUSDT", "ETHUSDT"], "okex-swap": ["BTC-USDT-SWAP"]}
+    return [{**same, "exchange": exchange, "symbols": names} for exchange, names in symbols.items()]
+
+
+@contextmanager
+def installed(site: Site, folder: Path, generated: Sequence[Mapping[str, Any]]) -> Iterator[Installed]:
+    given = {"generate.json": json.dumps(generated)}
+    with served(sandbox("tardis", "--generate", "/files/generate.json", files=given)) as found:
+        made = Installed(folder, Site(found["tardis"].outside, site.gcs), {})
         made.job = {"venues": list(VENUES), "dataTypes": ["trades"], "shards": 2, "parallelism": 2}
         made.open()
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+@pytest.fixture
+def today() -> date:
+    """Return a day that is today for as long as a test takes: shortly before midnight that is tomorrow."""
+    until(lambda: (now := datetime.now(UTC)).hour < 23 or now.minute < 45, "a new day begins", 16 * 60, 1)
+    return datetime.now(UTC).date()
+
+
+@pytest.fixture
+def world(site: Site, tmp_path: Path, today: date) -> Iterator[Installed]:
+    with installed(site, tmp_path / "world", files(today - timedelta(days=3), today)) as made:
         yield made
-        made.close()
 
 
 def ended(job: dict[str, Any]) -> str:
@@ -91,15 +126,14 @@ def evening(day: date) -> datetime:
     return datetime(day.year, day.month, day.day, 20, tzinfo=UTC)
 
 
-def test_mornings_come_by_themselves_late_ones_incomplete_ones_and_two_at_once(world: Installed, helm: str) -> None:
-    yesterday = TODAY - timedelta(days=1)
+def test_mornings_come_by_themselves_late_ones_incomplete_ones_and_two_at_once(
+    world: Installed, helm: str, today: date
+) -> None:
+    yesterday = today - timedelta(days=1)
     at(world, evening(yesterday))
     world.site.fault(path="*/okex-swap/*.csv.gz", fault="status", code=503)
-    pipeline = {
-        "schedule": "* * * * *",
-        "args": ["--lookback-days", "1", "--deadline", "300", "--poll", "1"],
-        "resources": {"requests": SMALL_POD, "limits": {k: v for k, v in SMALL_POD.items() if k != "cpu"}},
-    }
+    words = ["--lookback-days", "1", "--deadline", "300", "--poll", "1"]
+    pipeline = {"schedule": "* * * * *", "args": words, **PIPELINE_POD}
     notes = world.install(
         helm,
         "daily",
@@ -112,59 +146,72 @@ def test_mornings_come_by_themselves_late_ones_incomplete_ones_and_two_at_once(w
     (first,) = until(lambda: world.jobs(of_pipeline), "the CronJob fires", 90)
     kubectl("patch", "cronjob", "daily-pipeline", "-n", world.namespace, "-p", '{"spec": {"suspend": true}}')
 
-    def log(job: str) -> str:
-        return kubectl(
-            "logs", "-n", world.namespace, "-l", f"batch.kubernetes.io/job-name={job}", "--tail=-1", check=False
-        )
-
     # Yesterday's files are late. Whoever waits for them is killed: another one waits.
-    until(lambda: f"export day={yesterday}" in log(first), "yesterday is waited for", 240)
+    until(lambda: f"export day={yesterday}" in world.log(first), "yesterday is waited for", 240)
     (waiting,) = [p for p in world.pods(first) if p["status"]["phase"] == "Running"]
     kubectl("delete", "pod", waiting["metadata"]["name"], "-n", world.namespace, "--force", "--grace-period=0")
     at(world, datetime.now(UTC))
-    job = until(lambda: ended(j := world.jobs(of_pipeline)[first]) and j, "the first morning ends", 600)
-    assert ended(job) == "Failed"
-    assert f"pipeline day={yesterday} verdict=incomplete venues=OKX-SWAP" in log(first)
+    assert ended(world.finished(first)) == "Failed"
+    assert f"pipeline day={yesterday} verdict=incomplete venues=OKX-SWAP" in world.log(first)
     listed = json.loads(world.cli("list", "--stage", "pipeline", "-o", "json").stdout)["runs"]
     assert {each["state"] for each in listed} == {"failed"}
 
     # The venue is back; two are started by hand at once.
     world.site.control("DELETE", "faults")
-
-    def start(name: str) -> None:
-        kubectl("create", "job", name, "--from=cronjob/daily-pipeline", "-n", world.namespace)
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(start, ("one", "two")))
-    labels = "app.kubernetes.io/name=runner"
-    twins = until(
-        lambda: all(map(ended, found := [world.jobs(labels)[name] for name in ("one", "two")])) and found,
-        "both come to an end",
-        600,
-    )
-    assert [ended(twin) for twin in twins] == ["Complete", "Complete"], log("one") + log("two")
+    twins = ("one", "two")
+    with ThreadPoolExecutor(len(twins)) as pool:
+        list(pool.map(world.start, twins))
+    assert {ended(world.finished(twin)) for twin in twins} == {"Complete"}, "".join(map(world.log, twins))
     checked = world.cli("validate", "--start-date", str(yesterday))
     assert checked.returncode == 0, checked.stdout
     assert set(world.site.bodies.values()) == {1}, "each file came once, whoever was killed and how many asked"
-    assert all(map(ended, world.jobs(labels).values())), "nothing is left at work"
+    assert all(map(ended, world.jobs("app.kubernetes.io/name=runner").values())), "nothing is left at work"
     # A morning with nothing to do says so.
-    start("three")
-    third = until(lambda: ended(j := world.jobs(labels)["three"]) and j, "the third ends", 120)
-    assert (ended(third), "nothing to do" in log("three")) == ("Complete", True)
+    world.start("three")
+    assert (ended(world.finished("three")), "nothing to do" in world.log("three")) == ("Complete", True)
 
 
-def test_a_run_that_helm_installs_is_the_one_that_would_be_submitted(world: Installed, helm: str) -> None:
-    at(world, datetime.now(UTC))
-    day = str(TODAY - timedelta(days=2))
-    world.install(helm, "accounts", install={"enabled": True, "pipeline": {"enabled": False}})
-    world.may_submit()
-    world.job |= {"startDate": day, "endDate": day}
-    name = world.cli("render", "download", "-o", "name").stdout.strip()
-    run = {"enabled": True, "startDate": day, "endDate": day, "venues": list(VENUES), "dataTypes": ["trades"]}
-    world.install(helm, "once", run=run)
-    assert list(world.jobs(f"runner/run={name}")) == [name]
-    until(lambda: world.run_ids() == (name,), "the worker of shard 0 has planned")
-    assert world.cli("wait", name).returncode == 0
-    again = world.cli("submit", "download")
-    assert (again.returncode, "nothing to do" in again.stderr) == (0, True), again.stderr
-    assert set(world.site.bodies.values()) == {1}
+def test_a_missed_morning_is_caught_up_the_day_before_is_sealed_and_in_tokyo_all_is_as_in_utc(
+    site: Site, tmp_path: Path, helm: str
+) -> None:
+    asked = {"venues": list(VENUES[:1]), "dataTypes": ["trades"]}
+    generated = files(date(2024, 8, 8), date(2024, 8, 12))[:1]
+    with installed(site, tmp_path / "world", generated) as world:
+        world.zone = "Asia/Tokyo"
+        pipeline = {"suspend": True, "args": ["--lookback-days", "2"], **PIPELINE_POD}
+        world.install(helm, "daily", run=asked, install={"enabled": True, "pipeline": pipeline})
+        for name, day in {"first": date(2024, 8, 9), "second": date(2024, 8, 11)}.items():
+            at(world, evening(day))
+            world.start(name)
+            assert ended(world.finished(name)) == "Complete", world.log(name)
+        verdicts = [line.split(" pipeline ")[1] for line in world.log("second").splitlines() if " verdict=" in line]
+        held = Held(world.store)
+    assert verdicts == [f"day=2024-08-{day} verdict=complete" for day in ("09", "10")]
+    with serve(Options(generate=generated, cache=tmp_path / "generated")) as server:
+        here = LocalWorld(tmp_path / "here", server, {}, {**asked, "shards": 2, "parallelism": 2})
+        here.folder.mkdir()
+        with here.command("pipeline", "--day", "2024-08-08..2024-08-10") as process:
+            _, told = process.communicate(timeout=400)
+    assert process.returncode == 0, told
+    assert invariants.contents(held) == invariants.contents(here.store)
+    sealed = [info.key for info in held.list("processed_candles/") if info.metadata["sealed"] == "true"]
+    sealed_days = {key.split("day-")[1].split("/")[0] for key in sealed}
+    assert sealed_days == {"2024-08-08", "2024-08-09"}
+
+
+def test_a_run_that_helm_installs_is_the_one_that_would_be_submitted(site: Site, tmp_path: Path, helm: str) -> None:
+    day = "2024-08-08"
+    with installed(site, tmp_path / "world", files(date(2024, 8, 8), date(2024, 8, 9))) as world:
+        at(world, datetime(2024, 8, 12, tzinfo=UTC))
+        world.install(helm, "accounts", install={"enabled": True, "pipeline": {"enabled": False}})
+        world.may_submit()
+        world.job |= {"startDate": day, "endDate": day}
+        name = world.cli("render", "download", "-o", "name").stdout.strip()
+        run = {"enabled": True, "startDate": day, "endDate": day, "venues": list(VENUES), "dataTypes": ["trades"]}
+        world.install(helm, "once", run=run)
+        assert list(world.jobs(f"runner/run={name}")) == [name]
+        until(lambda: world.run_ids() == (name,), "the worker of shard 0 has planned")
+        assert world.cli("wait", name).returncode == 0
+        again = world.cli("submit", "download")
+        assert (again.returncode, "nothing to do" in again.stderr) == (0, True), again.stderr
+        assert set(world.site.bodies.values()) == {1}
