@@ -1,4 +1,4 @@
-/* Reads lines of CSV of which it is certain, at the speed of memory; at the first doubt it gives the whole block up.
+/* Reads lines of CSV of which it is certain; at the first doubt it gives the whole block up.
  *
  * Certain are rows that begin with the prefix and hold exactly the columns asked for: times of 16 digits within their
  * bounds, plain decimal numbers of at most 15 digits, printable ASCII without blanks, words of a list. What else a row
@@ -13,11 +13,8 @@
 #include <stdint.h>
 #include <string.h>
 
-#if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-#error "words are read as little-endian integers"
-#endif
-#if FLT_EVAL_METHOD != 0
-#error "a quotient of doubles must be rounded once"
+#if !defined(__BYTE_ORDER__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__ || FLT_EVAL_METHOD != 0
+#error "the first of 8 bytes must be the lowest, and a quotient rounded once"
 #endif
 
 #define MOST_COLUMNS 256
@@ -26,14 +23,13 @@
 
 typedef struct {
   int kind, may_be_empty;
-  int64_t low, high;                               /* of a time: [low, high) */
-  int words;                                       /* of a word or flag: how many there are */
-  uint64_t word[MOST_WORDS], mask[MOST_WORDS];     /* its bytes and those of the separator, and which bytes these are */
-  int length[MOST_WORDS];
-  uint8_t *present;                                /* bitmap, where it may be empty */
+  int64_t low, high; /* of a time: [low, high) */
+  int words, length[MOST_WORDS]; /* of a word or flag: how many it may be, and how long */
+  uint64_t word[MOST_WORDS], mask[MOST_WORDS]; /* their bytes with the separator's, and which bytes these are */
+  uint8_t *present; /* bitmap, where it may be empty */
   union { int64_t *times; double *numbers; int32_t *ends; uint8_t *flags; } to;
   char *text, *text_end;
-  Py_ssize_t empty;                                /* how many were */
+  Py_ssize_t empty; /* how many were */
 } Column;
 
 #define EACH(byte) (UINT64_C(0x0101010101010101) * (uint8_t)(byte))
@@ -184,8 +180,6 @@ static int fill(const char *at, const char *end, const Py_buffer *prefix, Py_ssi
   }
   return at == end;
 }
-
-/* ---- what Python calls ---- */
 
 /* Return `bytes` of `room` from `at` on, NULL where they are not inside. */
 static char *inside(const Py_buffer *room, Py_ssize_t at, Py_ssize_t bytes) {
