@@ -33,6 +33,8 @@ class Compile(BuildHookInterface):
         built = Path(self._scratch.name) / "scan.so"
         if (trouble := compiled(Path(self.root) / SOURCE, built)) is not None:
             self.app.display_warning(f"{SOURCE} is not compiled, Arrow reads everything: {trouble}")
+            if version == "editable":
+                (Path(self.root) / MODULE).unlink(missing_ok=True)  # made of an earlier source
             return
         if version == "editable":
             # Renamed into place: whoever runs keeps the one that is mapped.
