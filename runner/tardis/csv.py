@@ -6,8 +6,7 @@ Damage is what the source does not write, so that somebody else must have: CR LF
 bytes, NaN and infinity, times that are not in microseconds, rows that arrived more than a day off the file's own. What
 real files do have passes as it stands: arrival times that go back, ids that repeat, exchange times of other days, old
 ones too, crossed books. A shorter file that is whole in itself cannot be told from the real one here: only `x-md5` can.
-Blocks of plain rows are read by compiled code (plain.py), which agrees with Arrow to the bit; all others by Arrow, whose
-word is the last.
+Blocks of plain rows are read by compiled code (plain.py), which agrees with Arrow to the bit; Arrow judges all others.
 Source of the format: https://docs.tardis.dev/downloadable-csv-files
 """
 
