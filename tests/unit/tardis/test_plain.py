@@ -233,6 +233,20 @@ def test_a_row_that_is_not_plain_gives_its_block_up(row, before):
 
 
 @here
+@pytest.mark.parametrize("byte", [*range(0x21), *range(0x80, 0x100)])
+def test_text_that_is_no_printable_ascii_is_left_to_arrow(byte):
+    for text in (bytes([byte]), b"12345678" + bytes([byte]), bytes([byte]) + b"7"):
+        assert reader("trades").fast.read(b"binance,BTCUSDT,%d,%d,%b,buy,1,2\n" % (T, T, text)) is None
+
+
+@here
+def test_a_row_of_a_group_without_its_symbol_is_left_to_arrow():
+    row = f"{T},{T},7,buy,1,2\n"
+    assert reader("trades", grouped=True).fast.read(f"binance,X,{row}".encode())["symbol"].to_pylist() == ["X"]
+    assert reader("trades", grouped=True).fast.read(f"binance,,{row}".encode()) is None
+
+
+@here
 @pytest.mark.parametrize("prefix", ["", "bybit,BTCUSDT,", "binance,BTCUSDT", "binance,ETHUSDT,", "Binance,BTCUSDT,"])
 def test_rows_of_others_are_left_to_arrow(prefix):
     good = f"{T},{T},7,buy,1,2\n"
