@@ -20,6 +20,7 @@ KEY_VARIABLES = ("TARDIS_API_KEY", "TARDIS_API_KEY_FILE")
 _KEY_WAY_OUT = "a key never stands there; put it into a file and set TARDIS_API_KEY_FILE to its path"
 _KEY_WORDS = frozenset({"key", "apikey", "tardiskey", "tardisapikey", "secret", "token", "password", "authorization"})
 _KEY_BYTES = 4_096
+_SECTIONS_OF_VALUES = ("run", "pod", "install")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,8 @@ def _flat(
             if not isinstance(value, dict):
                 raise SpecError(f"{shown}: must hold keys of its own, such as {_first(known, key)}")
             yield from _flat(value, where=where, prefix=f"{key}.", nulls=nulls)
+        elif key in _SECTIONS_OF_VALUES and not nulls:
+            raise SpecError(f"{shown}: is a section of Helm's values, not a key of a run; give this file with --values")
         elif key not in known:
             tops = [*known, *(field.split(".")[0] for field in known if "." in field)]
             raise SpecError(f"{shown}: no such key{values.nearest(key, tops)}")

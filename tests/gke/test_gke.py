@@ -334,10 +334,11 @@ def test_the_stand_in_refuses_what_the_real_one_does(cloud: Cloud, words: tuple[
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_silence_ends_with_a_day_that_came_to_be_complete(line: str, counts: bool, form: str) -> None:  # noqa: FBT001
     """By lines as they are written, a newline at the end of some."""
-    told = io.StringIO()
+    told, root = io.StringIO(), logging.getLogger()
+    before = root.handlers[:], root.level
     logs.setup(form, "INFO", told)
     logging.getLogger("runner.pipeline").info("%s", line)
-    logs.setup()
+    root.handlers[:], root.level = before
     written = told.getvalue()
     payload = json.loads(written)["message"] if form == "json" else written
     rule = (ALERTS / "complete").read_text()
