@@ -79,6 +79,7 @@ def test_rights_are_the_least(installed: dict) -> None:
         ("", "pods"): {"get", "list", "watch"},
         ("", "pods/log"): {"get"},
         ("", "events"): {"list", "watch"},
+        ("", "namespaces"): {"get"},
     }
     bound = {subject["name"] for subject in one(installed, "RoleBinding")["subjects"]}
     assert bound == {"runner-submitter", "runner-pipeline"}

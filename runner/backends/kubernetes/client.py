@@ -7,6 +7,7 @@ Every request has time-outs; every error is one of ours.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -33,8 +34,6 @@ _BUSY, _SERVER = 429, 500
 _DOUBT_S = 60.0
 """For so long after a lost connection a refusal is no verdict: an API server that starts has not loaded its rules."""
 _ANONYMOUS = '"system:anonymous"'
-IN_CLUSTER = "in-cluster"
-"""The name of the context that a pod is in."""
 # Forbidden by admission, whose word on it says no user: a quota, a policy, a namespace that is being deleted.
 _ADMISSION = re.compile(r" is forbidden: (?!User )|admission webhook ")
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
@@ -58,6 +57,7 @@ class Client:
     """One namespace of one cluster. `kubeconfig` and `context` None mean what `kubectl` would take.
 
     `or_current` takes the current context where there is none of this name: names are each kubeconfig's own.
+    In a pod without a kubeconfig it is the pod's own cluster, whose `context` is None: a name would be none elsewhere.
     """
 
     def __init__(
@@ -85,11 +85,25 @@ class Client:
         bodies = ("".join(body.split()) for body in _PEM.findall(text))
         return tuple(sorted(hashlib.sha256(body.encode()).hexdigest()[:16] for body in bodies))
 
+    @functools.cached_property
+    def uid(self) -> str:
+        """Return what tells this namespace from those of all clusters; empty where we may not look at it."""
+        try:
+            found, _ = self.ask(f"/api/v1/namespaces/{quote(self.namespace)}", what="get namespaces")
+        except (NotAllowedError, NotFoundError):
+            return ""
+        return str(found["metadata"].get("uid", ""))
+
+    @property
+    def where(self) -> str:
+        """Return which cluster this is, as a user is told it."""
+        return f"{f'context {self.context}' if self.context else 'cluster of this pod'} ({self.server})"
+
     @property
     def kubectl(self) -> str:
         """Return how `kubectl` is told of this cluster and namespace, as short as it can be."""
         file = ["--kubeconfig", self._kubeconfig] if self._kubeconfig else []
-        context = [] if self._is_current else ["--context", self.context]
+        context = ["--context", self.context] if self.context and not self._is_current else []
         return shlex.join(["kubectl", *file, *context, "-n", self.namespace])
 
     def get(self, kind: str, name: str) -> Object | None:
@@ -338,7 +352,9 @@ def _selectors(labels: str, fields: str) -> dict[str, str]:
     return {key: value for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
 
 
-def _configure(kubeconfig: str | None, context: str | None, *, or_current: bool = False) -> tuple[Any, str, str, bool]:
+def _configure(
+    kubeconfig: str | None, context: str | None, *, or_current: bool = False
+) -> tuple[Any, str | None, str, bool]:
     """Return the client's configuration, the context's name and namespace, and whether it is the current one.
 
     Raises ConfigError without a cluster.
@@ -353,7 +369,7 @@ def _configure(kubeconfig: str | None, context: str | None, *, or_current: bool 
     try:
         contexts, active = config.list_kube_config_contexts(kubeconfig)  # type: ignore[no-untyped-call]
     except config.ConfigException as e:
-        if kubeconfig is None and (or_current or context in (None, IN_CLUSTER)):
+        if kubeconfig is None and (or_current or context is None):
             return _in_cluster(settings)
         raise ConfigError(f"kubeconfig {kubeconfig or '(default)'}: {e}; give --kubeconfig FILE") from e
     named = active if context is None else next((c for c in contexts if c["name"] == context), None)
@@ -374,7 +390,7 @@ def _configure(kubeconfig: str | None, context: str | None, *, or_current: bool 
     )
 
 
-def _in_cluster(settings: Any) -> tuple[Any, str, str, bool]:
+def _in_cluster(settings: Any) -> tuple[Any, None, str, bool]:
     from kubernetes import config  # noqa: PLC0415
 
     try:
@@ -382,7 +398,7 @@ def _in_cluster(settings: Any) -> tuple[Any, str, str, bool]:
     except config.ConfigException as e:
         raise ConfigError("no cluster is configured: set KUBECONFIG, or give --kubeconfig FILE") from e
     own = Path(settings.ssl_ca_cert).parent / "namespace"
-    return settings, IN_CLUSTER, own.read_text(encoding="utf-8").strip() if own.exists() else "default", True
+    return settings, None, own.read_text(encoding="utf-8").strip() if own.exists() else "default", True
 
 
 def _pool(configuration: Any) -> urllib3.PoolManager:
