@@ -16,6 +16,7 @@ from runner.spec import files, values
 from runner.spec.model import RunSpec, fields
 
 DEFAULT_FILE = "runner.yaml"
+PLACE = ("backend", "namespace", "context", "image")
 KEY_VARIABLES = ("TARDIS_API_KEY", "TARDIS_API_KEY_FILE")
 _KEY_WAY_OUT = "a key never stands there; put it into a file and set TARDIS_API_KEY_FILE to its path"
 _KEY_WORDS = frozenset({"key", "apikey", "tardiskey", "tardisapikey", "secret", "token", "password", "authorization"})
@@ -106,6 +107,23 @@ def flag_of(key: str) -> str:
     ('--start-date', '--tardis-stall-seconds')
     """
     return "--" + _split(key, "-").lower()
+
+
+def place_words(spec: Mapping[str, Any], *, anew: bool = False) -> list[str]:
+    """Return the options that take a request to the cluster of a spec's run; none where that was on this machine.
+
+    A run begun in a pod names no context, as that would be none elsewhere. Whoever begins one `anew` beside it gives
+    the file of values too that its installation had.
+
+    >>> place_words({"backend": "kubernetes", "namespace": "n", "context": None, "image": "i"}, anew=True)
+    ['--backend', 'kubernetes', '--namespace', 'n', '--image', 'i', '--values', 'FILE']
+    >>> place_words({"backend": "kubernetes", "namespace": "n", "context": "c"}, anew=True)
+    ['--backend', 'kubernetes', '--namespace', 'n', '--context', 'c']
+    """
+    if spec.get("backend", "local") == "local":
+        return []
+    words = [word for key in PLACE if (value := spec.get(key)) for word in (flag_of(key), str(value))]
+    return [*words, *(["--values", "FILE"] if anew and not spec.get("context") else [])]
 
 
 def variable_of(key: str) -> str:
