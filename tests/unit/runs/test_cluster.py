@@ -188,6 +188,20 @@ def test_a_run_whose_job_was_never_made_is_begun_by_the_next_submit(world, api, 
     assert list(api.objects["jobs"]) == [first.id]
 
 
+def test_a_job_deleted_before_any_worker_wrote_is_made_again_or_cancelled(world, api, cluster, spec, record) -> None:
+    """Nobody can tell it from one that is just about to be made, so that is no end."""
+    api.remove("jobs", record.id)
+    assert not cluster.settle(record).alive
+    again = submit(spec, world.store, world.tardis, cluster.settle)
+    assert (again.state, again.record.id) == (State.UNFINISHED, record.id)
+    with pytest.raises(SpecError, match=f"first: runner cancel {record.id}"):
+        cluster.clean(record.id)
+    assert runs.cancel(world.store, record.id)
+    cluster.cancel(record, spec, lambda: False)
+    assert ending(world.store, record.id).state == CANCELLED
+    assert cluster.clean(record.id)
+
+
 def test_a_job_deleted_while_a_worker_may_live_is_no_end_yet(world, api, cluster, spec, record) -> None:
     ledger.write_progress(world.store, record.id, Attempt(0, "silent", in_flight=("t",)), ABSENT)
     api.remove("jobs", record.id)
