@@ -207,9 +207,13 @@ class Pass:
         """Return what a day lacks of which nothing is exported."""
         again = f"runner pipeline --day {self._day} --store {self._means.store.url}"
         venues = ",".join(self._spec.venues)
-        return Lack(self._day, venues, "*", 0, "*", "pending: not exported yet", again, is_pending=True)
+        lack = Lack(self._day, venues, "*", 0, "*", "pending: not exported yet", again, is_pending=True)
+        return completeness.placed(lack, self._spec)
 
     def _lacks(self) -> Iterator[Lack]:
+        return (completeness.placed(lack, self._spec) for lack in self._found())
+
+    def _found(self) -> Iterator[Lack]:
         means = self._means
         there = judge.look(self._spec, means.store, means.tardis, self._day)
         yield from judge.lacks(self._spec, means.store, means.tardis, there)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -21,7 +22,18 @@ import yaml
 from runner.sandbox.tardis import Options, serve
 from tests.e2e import invariants
 from tests.e2e.world import World as LocalWorld
-from tests.e2e_k8s.cluster import IMAGE, ROOT, Site, control, kubectl, kubectl_json, sandbox, served, until
+from tests.e2e_k8s.cluster import (
+    IMAGE,
+    ROOT,
+    SANDBOX_PORT,
+    Site,
+    control,
+    kubectl,
+    kubectl_json,
+    sandbox,
+    served,
+    until,
+)
 from tests.e2e_k8s.world import Held, World
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1500)]
@@ -44,12 +56,23 @@ class Installed(World):
         tardis = {"url": f"{self.site.tardis}/v1", "apiUrl": f"{self.site.tardis}/v1", "attempts": 2}
         own = {"store": f"gs://sandbox/{self.namespace}", "shards": 2, "parallelism": 2, "tardis": tardis}
         document = {**values, "run": {**own, **values.get("run", {})}, "pod": {**self.values["pod"], "image": IMAGE}}
+        if "install" in values:
+            document["install"] = {"networkPolicy": {"ports": self.ports}, **values["install"]}
         file = self.folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump(document))
         command = [helm, "install", name, ROOT / "charts/runner", "-n", self.namespace, "-f", file]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    @property
+    def ports(self) -> list[int]:
+        """Return what pods reach beside HTTPS: the API server and the sandboxes.
+
+        A network that enforces policies sees a packet's port as it leaves the pod, or as kube-proxy has changed it: the
+        node's port of a sandbox or the sandbox's own. The API server's service is at 443, itself at 6443.
+        """
+        return [6443, SANDBOX_PORT, *(urlsplit(url).port or 80 for url in (self.site.tardis, self.site.gcs))]
 
     def may_submit(self) -> None:
         """Have the command line speak as the account that the release made for it."""
