@@ -15,7 +15,7 @@ from runner.cli.carriers import Carriers
 from runner.cli.given import RUN, SELECTION, SOURCE, WHERE, Given, selection, takes
 from runner.cli.output import Output, say, say_next, show
 from runner.cli.place import Memory, Placement, Values, layers
-from runner.cli.steps import next_step, pasted, places
+from runner.cli.steps import next_pass, next_step, pasted, places
 from runner.cli.steps import selection as selection_words
 from runner.errors import Exit, SpecError
 from runner.ledger import RunRecord
@@ -24,6 +24,7 @@ from runner.report import run as report
 from runner.runs import Carrier, RunStatus, State, Submission, Watch, draft, place
 from runner.runs import submit as submit_run
 from runner.spec import Backend, RunSpec
+from runner.spec.resolve import PLACE
 from runner.store import Store
 
 Stage = Annotated[
@@ -33,7 +34,6 @@ Stage = Annotated[
 Force = Annotated[bool, typer.Option("--force", "--force-download", help="Do everything again: --select all.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Follow a cluster's run to its end and return its verdict.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or the beginning of it.", show_default=False)]
-PLACE = ("backend", "namespace", "context", "image")
 _RESOURCES = tuple(key for key in RUN if key not in ("select", "parent"))
 
 
@@ -99,8 +99,7 @@ def retry(  # noqa: PLR0913 options
     store = here.open_spec_store(given.spec())
     record = here.find_run(store, run)
     if record.request["stage"] == task.Stage.PIPELINE:
-        day = record.request["days"][0]
-        raise SpecError(f"run {record.id} is a pipeline, whose next pass is: runner pipeline --day {day}")
+        raise SpecError(f"run {record.id} is a pipeline, whose next pass is: {next_pass(record, given)}")
     asked = {key: record.request[key] for key in ("stage", *SELECTION[2:])}
     first, last = record.request["days"]
     where = {key: value for key in PLACE if given.flags.get(key) is None and (value := record.spec.get(key))}

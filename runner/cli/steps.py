@@ -11,7 +11,7 @@ from runner.errors import Exit
 from runner.ledger import RunRecord
 from runner.runs import RunState, RunStatus
 from runner.spec import Backend, RunSpec
-from runner.spec.resolve import flag_of
+from runner.spec.resolve import flag_of, place_words
 from runner.task import Stage
 
 # What leads a command to a run, by what each takes.
@@ -32,7 +32,7 @@ def next_step(record: RunRecord, status: RunStatus, code: Exit, given: Given) ->
     if status.state is RunState.RUNNING:
         return _command("status", status.id, "--watch", *places(given, "status"))
     if record.request["stage"] == Stage.PIPELINE:
-        return None if code is Exit.DONE else _pipeline(record, given)
+        return None if code is Exit.DONE else next_pass(record, given)
     if status.state in (RunState.STOPPED, RunState.CANCELLED):
         return _go_on(record, status, given)
     if code is Exit.NOT_ALLOWED:
@@ -42,10 +42,10 @@ def next_step(record: RunRecord, status: RunStatus, code: Exit, given: Given) ->
     return _command("retry", status.id, *places(given, "retry"))
 
 
-def _pipeline(record: RunRecord, given: Given) -> str:
+def next_pass(record: RunRecord, given: Given) -> str:
     """Return the command that goes on with a pipeline's day, or begins its next pass."""
     open_gate = ["--allow-incomplete"] if record.request.get("allowIncomplete") else []
-    where = (*places(given, "pipeline"), *_backend(record, given))
+    where = (*places(given, "pipeline"), *_backend(record, given, anew=True))
     return _command("pipeline", "--day", record.request["days"][0], *open_gate, *_selected(record.request), *where)
 
 
@@ -88,12 +88,9 @@ def pasted(given: Given, keys: Iterable[str]) -> list[str]:
     return [word for key in keys if (value := given.flags.get(key)) is not None for word in (flag_of(key), str(value))]
 
 
-def _backend(record: RunRecord, given: Given) -> list[str]:
+def _backend(record: RunRecord, given: Given, *, anew: bool = False) -> list[str]:
     """Return the options that take a request to the cluster that its last run was on."""
-    if record.spec.get("backend", Backend.LOCAL) == Backend.LOCAL:
-        return pasted(given, ("backend",))
-    keys = ("backend", "namespace", "context", "image")
-    return [word for key in keys if (value := record.spec.get(key)) for word in (flag_of(key), str(value))]
+    return place_words(record.spec, anew=anew) or pasted(given, ("backend",))
 
 
 def _what(request: Mapping[str, Any]) -> list[str]:

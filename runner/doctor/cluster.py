@@ -21,6 +21,7 @@ NEEDED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("", "pods"): ("get", "list", "watch"),
     ("", "pods/log"): ("get",),
     ("", "events"): ("list", "watch"),
+    ("", "namespaces"): ("get",),
 }
 # Retries for each index and pods replaced once they have failed: on by default from 1.29, for good since 1.34.
 _OLDEST, _STABLE = (1, 29), (1, 34)
@@ -55,12 +56,12 @@ def examine(client: Client, readings: list[Reading]) -> Iterator[Check]:
         took_ms = (time.monotonic() - began) * 1000
         user = _user(client)
     except RunnerError as e:
-        yield fail("cluster", f"context {client.context} ({client.server}): {e}", mend)
+        yield fail("cluster", f"{client.where}: {e}", mend)
         for name in NAMES[1:]:
             yield unknown(name, "the cluster does not answer", mend)
         return
     who = f" as {user}" if user else ""
-    yield ok("cluster", f"context {client.context} ({client.server}) answers{who} in {took_ms:.0f} ms")
+    yield ok("cluster", f"{client.where} answers{who} in {took_ms:.0f} ms")
     yield _version(version)
     yield tried("permissions", lambda: _permissions(client, user), mend=mend, otherwise=Verdict.UNKNOWN)
     yield tried("namespace", lambda: _namespace(client), mend=mend, otherwise=Verdict.UNKNOWN)

@@ -18,9 +18,11 @@ from runner import ledger, plan, runs
 from runner.backends.sight import Sight
 from runner.errors import (
     Action,
+    ConfigError,
     DrainedError,
     Exit,
     IncompleteError,
+    NoStoreError,
     NotAllowedError,
     RunnerError,
     TransientError,
@@ -29,7 +31,7 @@ from runner.errors import (
 )
 from runner.ledger import RunRecord
 from runner.pipeline import judge, record
-from runner.pipeline.export import late
+from runner.pipeline.export import exports
 from runner.pipeline.journal import Journal
 from runner.pipeline.steps import STEPS, Step, parent
 from runner.runs import Carrier, State, Watch
@@ -111,37 +113,54 @@ def run_days(means: Means, spec: RunSpec, terms: Terms, days: Sequence[date]) ->
     """Bring each day as far as it comes, in order, and yield what became of it; a refused key ends them all.
 
     A day is done when it lacks anything, or when its last pass is not ended. On days before the last one nothing need
-    be listed. Raises DrainedError when told to stop: the pass stays as it is, and so do its runs.
+    be listed. What is wrong with the objects of one day is no matter of the days after it. Raises DrainedError when
+    told to stop: the pass stays as it is, and so do its runs.
     """
     end_s = time.monotonic() + terms.deadline_s
     for day in days:
-        means.source.renew()
-        place = record.find(spec, means.store, day, allow_incomplete=terms.allow_incomplete)
-        there = judge.look(spec, means.store, means.tardis, day)
-        if day == days[-1]:
-            expected.refuse_nothing(spec, [there])
-        is_whole = not there.tasks or next(judge.lacks(spec, means.store, means.tardis, there), None) is None
-        if is_whole and not place.is_begun:
-            log.info("pipeline day=%s verdict=%s: nothing to do", day, Verdict.COMPLETE)
-            yield DayEnd(day, Verdict.NOTHING)
-            continue
         left = replace(terms, deadline_s=max(0.0, end_s - time.monotonic()))  # one wait for all
-        end = Pass(means, spec, left, record.begin(spec, means.store, day, place)).run()
+        try:
+            end = _run_day(means, spec, left, day, may_be_empty=day != days[-1])
+        except RunnerError as e:
+            if not _is_of_a_day(e):
+                raise
+            log.error("pipeline day=%s verdict=%s: %s", day, Verdict.INCOMPLETE, e)
+            end = DayEnd(day, Verdict.INCOMPLETE, why=str(e))
         yield end
         if end.verdict in (Verdict.REFUSED, Verdict.CANCELLED):
             return
+
+
+def _run_day(means: Means, spec: RunSpec, terms: Terms, day: date, *, may_be_empty: bool) -> DayEnd:
+    means.source.renew()
+    place = record.find(spec, means.store, day, allow_incomplete=terms.allow_incomplete)
+    there = judge.look(spec, means.store, means.tardis, day)
+    is_whole = judge.is_whole(spec, means.store, means.tardis, there)
+    if not may_be_empty and (there.tasks or is_whole):
+        expected.refuse_nothing(spec, [there])
+    if is_whole and not place.is_begun:
+        log.info("pipeline day=%s verdict=%s: nothing to do", day, Verdict.COMPLETE)
+        return DayEnd(day, Verdict.NOTHING)
+    return Pass(means, spec, terms, record.begin(spec, means.store, day, place)).run()
+
+
+def _is_of_a_day(error: RunnerError) -> bool:
+    """Tell whether an error is about a day's own objects, rather than the set-up, the source or the store."""
+    is_config = isinstance(error, ConfigError) and not isinstance(error, NoStoreError)
+    return is_config or error.worker_exit is WorkerExit.TASKS_FAILED
 
 
 class Pass:
     """One controller's attempt at one pass over one day."""
 
     def __init__(self, means: Means, spec: RunSpec, terms: Terms, run: RunRecord) -> None:
-        self._means, self._spec, self._terms, self._run = means, spec, terms, run
+        self._means, self._spec, self._able, self._terms, self._run = means, spec, spec, terms, run
         self._day = date.fromisoformat(run.request["days"][0])
         self._task = record.task_of(self._day)
         self._journal = Journal(means.store, run.id, self._task, uuid.uuid4().hex[:12])
         self._asked = float("-inf")
         self._is_cancelled = False
+        self._unread: tuple[str, ...] = ()
 
     def run(self) -> DayEnd:
         """Bring the day as far as it comes, or find that somebody has; return what became of it."""
@@ -167,22 +186,47 @@ class Pass:
         if not self._exported():
             yield self._unexported()
             return
+        self._able = self._without_unread()
         for step in STEPS:
-            self._step(step)
+            try:
+                self._step(step)
+            except RunnerError as e:
+                if not step.beside or not _is_of_a_day(e):
+                    raise
+                self._journal.note(f"step={step.name} day={self._day + timedelta(days=step.beside)}: {e}", grave=True)
         yield from self._lacks()
+
+    def _without_unread(self) -> RunSpec:
+        """Return the request for the steps: without the venues of which nobody can tell now what they list that day."""
+        out = [v for v in self._unread if not judge.is_known(self._means.store, self._day, v)]
+        if out:
+            self._journal.note(f"export day={self._day} unknown venues={','.join(out)}: no catalogue", grave=True)
+        return self._spec.model_copy(update={"venues": tuple(v for v in self._spec.venues if v not in out)})
 
     def _unexported(self) -> Lack:
         """Return what a day lacks of which nothing is exported."""
         again = f"runner pipeline --day {self._day} --store {self._means.store.url}"
         venues = ",".join(self._spec.venues)
-        return Lack(self._day, venues, "*", 0, "*", "pending: not exported yet", again, is_pending=True)
+        lack = Lack(self._day, venues, "*", 0, "*", "pending: not exported yet", again, is_pending=True)
+        return completeness.placed(lack, self._spec)
 
     def _lacks(self) -> Iterator[Lack]:
+        return (completeness.placed(lack, self._spec) for lack in self._found())
+
+    def _found(self) -> Iterator[Lack]:
         means = self._means
         there = judge.look(self._spec, means.store, means.tardis, self._day)
         yield from judge.lacks(self._spec, means.store, means.tardis, there)
         for beside in sorted({step.beside for step in STEPS} - {0}):
-            yield from judge.behind(self._spec, means.store, self._day + timedelta(days=beside))
+            yield from self._behind(self._day + timedelta(days=beside))
+
+    def _behind(self, day: date) -> Iterator[Lack]:
+        try:
+            yield from judge.behind(self._spec, self._means.store, day)
+        except RunnerError as e:
+            if not _is_of_a_day(e):
+                raise
+            yield Lack(day, "*", "*", 0, "*", str(e), f"runner pipeline --day {day} --store {self._means.store.url}")
 
     def _exported(self) -> bool:
         """Wait for the export of the day until the deadline; tell whether there is any venue's then."""
@@ -203,10 +247,12 @@ class Pass:
     def _late(self) -> tuple[tuple[str, ...], bool]:
         self._means.source.renew()
         try:
-            return late(self._spec, self._means.tardis, self._day)
+            found = exports(self._spec, self._means.tardis)
         except TransientError as e:
-            self._journal.note(f"export day={self._day}: the catalogue cannot be read: {e}", grave=True)
+            self._journal.note(f"export day={self._day}: {e}", grave=True)
             return self._spec.venues, True
+        self._unread, venues = found.unread, found.late(self._day)
+        return venues, len(venues) == len(found.until)
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -274,7 +320,7 @@ class Pass:
     def _of_step(self, step: Step, day: date) -> RunSpec | None:
         """Return the request of a step, the same for every controller of this pass; None where it has nothing to do."""
         own = {"stage": step.stage, "start_date": day, "end_date": day, "parent": parent(self._run.id, step)}
-        spec = self._spec.model_copy(update={**own, "select": Selection.MISSING})
+        spec = self._able.model_copy(update={**own, "select": Selection.MISSING})
         if step.is_gated:
             return self._gated(spec, day)
         if step.beside and not self._is_to_be_judged(spec, day):

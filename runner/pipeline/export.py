@@ -1,7 +1,9 @@
-"""Whether the source has exported a day of the venues asked for."""
+"""Whether the source has exported a day of the venues asked for, as far as it can say at the moment."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 
 from runner.errors import NotFoundError, TransientError
@@ -11,28 +13,41 @@ from runner.stages.instruments import Catalogues
 from runner.tardis.client import Tardis
 
 
+@dataclass(frozen=True, slots=True)
+class Exports:
+    """By venue the first day that is not exported, and the venues whose catalogue cannot be read at the moment."""
+
+    until: Mapping[str, date]
+    unread: tuple[str, ...]
+
+    def late(self, day: date) -> tuple[str, ...]:
+        """Return the venues that have not exported a day.
+
+        >>> Exports({"BINANCE": date(2024, 8, 9), "OKX": date(2024, 8, 8)}, ()).late(date(2024, 8, 8))
+        ('OKX',)
+        """
+        return tuple(venue for venue, until in self.until.items() if until <= day)
+
+
+def exports(spec: RunSpec, tardis: Tardis) -> Exports:
+    """Return what the venues asked for have exported; those whose catalogue is broken are in neither part.
+
+    Raises NotFoundError when the source lists none of them, TransientError when not one catalogue can be read.
+    """
+    catalogues = Catalogues(tardis, needed=())
+    listed = {venue: exchange for venue in spec.venues if (exchange := exchange_of(venue)) in catalogues.listed()}
+    known = {venue: found for venue, exchange in listed.items() if (found := catalogues.of(exchange)) is not None}
+    unread = tuple(venue for venue, exchange in listed.items() if exchange in catalogues.unread)
+    if not known and unread:
+        raise TransientError(f"no catalogue can be read: {next(iter(catalogues.unread.values()))}")
+    if not known:
+        raise NotFoundError(f"{tardis.api_url} lists none of {', '.join(spec.venues)}; give other --venues")
+    return Exports({venue: found.exported_until for venue, found in known.items()}, unread)
+
+
 def newest(spec: RunSpec, tardis: Tardis) -> date | None:
     """Return the first day that no venue asked for has exported, None while the source cannot say."""
     try:
-        return max(exported_until for exported_until in _exports(spec, tardis).values())
+        return max(exports(spec, tardis).until.values())
     except TransientError:
         return None
-
-
-def late(spec: RunSpec, tardis: Tardis, day: date) -> tuple[tuple[str, ...], bool]:
-    """Return the venues whose day is not exported yet, and whether that is all of them; those unknown do not count.
-
-    Raises NotFoundError when the source lists none of them.
-    """
-    known = _exports(spec, tardis)
-    venues = tuple(venue for venue, exported_until in known.items() if exported_until <= day)
-    return venues, len(venues) == len(known)
-
-
-def _exports(spec: RunSpec, tardis: Tardis) -> dict[str, date]:
-    catalogues = Catalogues(tardis)
-    listed = {venue: exchange for venue in spec.venues if (exchange := exchange_of(venue)) in catalogues.listed()}
-    known = {venue: found for venue, exchange in listed.items() if (found := catalogues.of(exchange)) is not None}
-    if not known:
-        raise NotFoundError(f"{tardis.api_url} lists none of {', '.join(spec.venues)}; give other --venues")
-    return {venue: found.exported_until for venue, found in known.items()}

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from runner import layout, ledger
 from runner.backends.kubernetes import pods, render, values, watch
-from runner.backends.kubernetes.client import IN_CLUSTER, Client, Object
+from runner.backends.kubernetes.client import Client, Object
 from runner.backends.kubernetes.diagnose import diagnose, is_killed_for_memory, log_command
 from runner.backends.kubernetes.fixed import RUN_LABEL
 from runner.backends.kubernetes.watch import Snapshot
@@ -83,11 +83,11 @@ class Cluster:
 
     def place(self, spec: RunSpec) -> str:
         """Return the cluster, the namespace and the image of a placed spec."""
-        return f"context {spec.context} ({self._client.server}) · namespace {spec.namespace} · image {spec.image}"
+        return f"{self._client.where} · namespace {spec.namespace} · image {spec.image}"
 
     def _here(self) -> Place:
         client, given = self._client, values.documents(self._layers)
-        return Place(client.server, client.authorities, client.namespace, client.context, given)
+        return Place(client.server, client.authorities, client.namespace, client.context, given, client.uid)
 
     def _values(
         self, spec: RunSpec, run: str, shards: int, files: Sequence[values.Layer] | None = None
@@ -133,7 +133,7 @@ class Cluster:
 
         Raises SpecError for what cannot work on a cluster, and for a run that is on another one.
         """
-        run, here = record.id, self._here()
+        run, here = record.id, self._patiently(self._here)
         is_ours = place.write(self._store, run, here)
         try:
             stands = here if is_ours else place.read(self._store, run) or here
@@ -171,8 +171,11 @@ class Cluster:
         """Return what is seen of a run now; where its Job has ended or is gone, its end is written."""
         if (how := state.ending(self._store, record.id)) is not None:
             return Sight(alive=False, causes=how.causes, logs=_logs_of(_kubectl(record), record.id))
+        return self._told(record, lambda: watch.look(self._client, record.id))
+
+    def _told(self, record: RunRecord, look: Callable[[], Snapshot]) -> Sight:
         try:
-            return self._judge(record, watch.look(self._client, record.id))
+            return self._judge(record, look())
         except TransientError as e:
             return Sight(causes=(_lost(str(e)),), logs=_logs_of(self._client.kubectl, record.id))
 
@@ -183,7 +186,7 @@ class Cluster:
             yield lambda: self.settle(record)
             return
         with watch.Watcher(self._client, record.id) as watcher:
-            yield lambda: self._judge(record, watcher.snapshot())
+            yield lambda: self._told(record, watcher.snapshot)
 
     def _judge(self, record: RunRecord, seen: Snapshot) -> Sight:
         at_work = frozenset(
@@ -261,7 +264,7 @@ class Cluster:
     def cancel(self, record: RunRecord, spec: RunSpec, stop: Callable[[], bool]) -> None:
         """Suspend the run's Job, which drains its pods, then delete it and write the run's end."""
         del spec
-        run, here = record.id, self._here()
+        run, here = record.id, self._patiently(self._here)
         stands = place.read(self._store, run)
         there = self._patiently(lambda: self._client.patch("jobs", run, {"spec": {"suspend": True}}))
         if there is None and stands is not None and not stands.same(here):
@@ -307,7 +310,7 @@ class Cluster:
 def _kubectl(record: RunRecord) -> str:
     """Return how `kubectl` reaches a run that has ended, from its record: no cluster need be configured here."""
     context = record.spec.get("context")
-    there = f" --context {context}" if context not in (None, IN_CLUSTER) else ""
+    there = f" --context {context}" if context else ""
     return f"kubectl{there} -n {record.spec.get('namespace') or 'default'}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from runner.ledger import RunRecord
 from runner.runs import state
 from runner.runs.carry import OfStore
 from runner.spec import RunSpec
+from runner.spec.resolve import place_words
 
 SILENT = timedelta(seconds=60)
 """Controllers write every ten seconds: one that was silent for so long has died."""
@@ -29,9 +31,8 @@ class Controlled(OfStore):
     def start(self, record: RunRecord, spec: RunSpec) -> bool:
         """Raise SpecError: not from here."""
         del spec
-        raise SpecError(
-            f"run {record.id} is a pipeline; go on with it: runner pipeline --day {record.request['days'][0]}"
-        )
+        words = ["--day", record.request["days"][0], "--store", self._store.url, *place_words(record.spec, anew=True)]
+        raise SpecError(f"run {record.id} is a pipeline; go on with it: runner pipeline {shlex.join(words)}")
 
     def carry_out(
         self, record: RunRecord, spec: RunSpec, stop: Callable[[], bool], look: Callable[[Sight], None]

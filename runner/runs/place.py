@@ -1,7 +1,8 @@
 """On which cluster a run is: written once, by whoever makes its Job or first sees it, and never guessed.
 
-A run whose Job is not to be seen has ended only for somebody who looks where it was. What tells clusters apart is what
-everybody has who may speak to one, whatever their rights: its address, and the certificates that vouch for it.
+A run whose Job is not to be seen has ended only for somebody who looks where it was. Two who may look at the namespace
+know it by its uid, whichever address they reach it by: from a pod it is another one than from outside. What everybody
+has, whatever their rights, is an address, and the certificates that vouch for it.
 """
 
 from __future__ import annotations
@@ -19,17 +20,22 @@ from runner.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A namespace of a cluster, the context that led there, and the values that the run's Job was made with."""
+    """A namespace of a cluster, the context that led there, and the values that the run's Job was made with.
+
+    `context` is None from a pod of the cluster, `uid` empty for who may not look at the namespace.
+    """
 
     server: str
     authorities: tuple[str, ...]
     namespace: str
-    context: str
+    context: str | None
     values: tuple[Mapping[str, Any], ...] = ()
+    uid: str = ""
 
     def __str__(self) -> str:
         """Return the place as a user is told it."""
-        return f"namespace {self.namespace} of {self.server} (context {self.context})"
+        by = f"context {self.context}" if self.context else "from a pod of it"
+        return f"namespace {self.namespace} of {self.server} ({by})"
 
     def same(self, other: Place) -> bool:
         """Tell whether both are one namespace of one cluster, by any name of the context.
@@ -39,7 +45,12 @@ class Place:
         >>> here = Place("https://a", ("x",), "n", "c")
         >>> here.same(Place("https://a", ("x", "y"), "n", "d")), here.same(Place("https://a", ("z",), "n", "c"))
         (True, False)
+        >>> inside = Place("https://10.96.0.1", ("x",), "n", None, uid="u")
+        >>> inside.same(here), inside.same(Place("https://a", (), "n", "c", uid="u"))
+        (False, True)
         """
+        if self.uid and self.uid == other.uid:
+            return True
         vouched = set(self.authorities) & set(other.authorities) or not (self.authorities and other.authorities)
         return (self.server, self.namespace) == (other.server, other.namespace) and bool(vouched)
 
@@ -55,6 +66,7 @@ def read(store: Store, run: str) -> Place | None:
         namespace=document["namespace"],
         context=document["context"],
         values=tuple(document["values"]),
+        uid=document.get("uid", ""),
     )
 
 

@@ -16,10 +16,12 @@ from runner.spec import files, values
 from runner.spec.model import RunSpec, fields
 
 DEFAULT_FILE = "runner.yaml"
+PLACE = ("backend", "namespace", "context", "image")
 KEY_VARIABLES = ("TARDIS_API_KEY", "TARDIS_API_KEY_FILE")
 _KEY_WAY_OUT = "a key never stands there; put it into a file and set TARDIS_API_KEY_FILE to its path"
 _KEY_WORDS = frozenset({"key", "apikey", "tardiskey", "tardisapikey", "secret", "token", "password", "authorization"})
 _KEY_BYTES = 4_096
+_SECTIONS_OF_VALUES = ("run", "pod", "install")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,23 @@ def flag_of(key: str) -> str:
     return "--" + _split(key, "-").lower()
 
 
+def place_words(spec: Mapping[str, Any], *, anew: bool = False) -> list[str]:
+    """Return the options that take a request to the cluster of a spec's run; none where that was on this machine.
+
+    A run begun in a pod names no context, as that would be none elsewhere. Whoever begins one `anew` beside it gives
+    the file of values too that its installation had.
+
+    >>> place_words({"backend": "kubernetes", "namespace": "n", "context": None, "image": "i"}, anew=True)
+    ['--backend', 'kubernetes', '--namespace', 'n', '--image', 'i', '--values', 'FILE']
+    >>> place_words({"backend": "kubernetes", "namespace": "n", "context": "c"}, anew=True)
+    ['--backend', 'kubernetes', '--namespace', 'n', '--context', 'c']
+    """
+    if spec.get("backend", "local") == "local":
+        return []
+    words = [word for key in PLACE if (value := spec.get(key)) for word in (flag_of(key), str(value))]
+    return [*words, *(["--values", "FILE"] if anew and not spec.get("context") else [])]
+
+
 def variable_of(key: str) -> str:
     """Return the environment variable of a dotted camelCase key.
 
@@ -175,6 +194,8 @@ def _flat(
             if not isinstance(value, dict):
                 raise SpecError(f"{shown}: must hold keys of its own, such as {_first(known, key)}")
             yield from _flat(value, where=where, prefix=f"{key}.", nulls=nulls)
+        elif key in _SECTIONS_OF_VALUES and not nulls:
+            raise SpecError(f"{shown}: is a section of Helm's values, not a key of a run; give this file with --values")
         elif key not in known:
             tops = [*known, *(field.split(".")[0] for field in known if "." in field)]
             raise SpecError(f"{shown}: no such key{values.nearest(key, tops)}")

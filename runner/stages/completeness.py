@@ -6,21 +6,26 @@ over all that a venue offers; what a day lacks is told for a request's selection
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
 
 from runner import layout
 from runner.ledger import canonical, sha256
 from runner.spec import RunSpec
+from runner.spec.resolve import place_words
 from runner.stages import expected, outputs, sealing
 from runner.stages.expected import Day
 from runner.stages.inputs import made_of
 from runner.stages.validate import completeness_record, generations, held, ticks_of
 from runner.store import Store
 from runner.task import Outcome
+
+_BEGINNING = ("runner submit ", "runner pipeline ")
+"""How commands begin that begin runs; a retry knows where its run was, and validate looks from here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +81,17 @@ def candle_lacks(store: Store, day: Day) -> Iterator[Lack]:
         command = f"runner submit candles {_asked(day.day, venue, data_type, store)}"
         reason = "its candles are not made of the ticks as they are now"
         yield Lack(day.day, venue, data_type, len(keys), keys[0], reason, command)
+
+
+def placed(lack: Lack, spec: RunSpec) -> Lack:
+    """Return a lack whose command, where that begins a run, says where runs of this request are carried out.
+
+    Records are the same wherever they were made, so the commands in them do not.
+    """
+    words = place_words(spec.model_dump(mode="json", by_alias=True), anew=True)
+    if not words or not lack.command.startswith(_BEGINNING):
+        return lack
+    return replace(lack, command=f"{lack.command} {shlex.join(words)}")
 
 
 def _lacks(spec: RunSpec, store: Store, day: Day, data_types: Iterable[str], *, ticks_alone: bool) -> Iterator[Lack]:

@@ -50,9 +50,18 @@ def days_of(spec: RunSpec, tardis: Tardis) -> tuple[date, ...]:
     return tuple(spec.start_date + timedelta(days=n) for n in range((last - spec.start_date).days + 1))
 
 
+def exchanges_of(spec: RunSpec) -> frozenset[str]:
+    """Return the exchanges of a request's venues: it cannot do without their catalogues, and can without the others'.
+
+    >>> sorted(exchanges_of(RunSpec(venues=("OKX", "BINANCE"))))
+    ['binance', 'okex']
+    """
+    return frozenset(map(exchange_of, spec.venues))
+
+
 def expect(spec: RunSpec, store: Store, tardis: Tardis, days: Iterable[date]) -> Iterator[Day]:
     """Yield what is expected of each day. Writes a day's instrument table when it is missing."""
-    for _, table in instrument_tables(store, tardis, days):
+    for _, table in instrument_tables(store, tardis, days, exchanges_of(spec)):
         yield expect_of(spec, table)
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any, Protocol
 
 from runner import layout
-from runner.errors import ConfigError, ConflictError, NotFoundError, PreconditionError, SourceError
+from runner.errors import ConfigError, ConflictError, NotFoundError, PreconditionError, SourceError, TransientError
 from runner.market.groups import Group
 from runner.market.names import GROUPS
 from runner.market.reference import contract_terms
@@ -70,17 +70,18 @@ def day_instruments(store: Store, tardis: CatalogueSource, day: date) -> Instrum
 
 
 def instrument_tables(
-    store: Store, tardis: CatalogueSource, days: Iterable[date]
+    store: Store, tardis: CatalogueSource, days: Iterable[date], needed: Collection[str] | None = None
 ) -> Iterator[tuple[date, InstrumentTable]]:
     """Yield (day, table) of days, in order, reading each exchange's catalogue at most once.
 
     A table that the store lacks is built and committed if still absent; whoever loses that race gets the winner's.
     One that was written before an exchange exported the day, or before the source listed an exchange of ours, is
     swapped for one with newer rows of that exchange. Exchanges that the source does not list or does not know are left
-    out. Raises what `tardis` raises when the source cannot be read, so that no partial table is ever committed, and
+    out, and so are those that are not `needed` and cannot be read now: the table says of which exchanges it was made,
+    and whoever needs another adds it. Raises what `tardis` raises when a needed one (None: any) cannot be read, and
     ConfigError when two symbols share a key.
     """
-    catalogues = Catalogues(tardis)
+    catalogues = Catalogues(tardis, needed)
     for day in days:
         yield day, table_of(store, catalogues, day)
 
@@ -94,10 +95,14 @@ def read_instruments(store: Store, day: date) -> InstrumentTable | None:
 
 
 class Catalogues:
-    """The catalogues of our exchanges, each asked for and parsed once, whatever the threads that want it."""
+    """The catalogues of our exchanges, each asked for and parsed once, whatever the threads that want it.
 
-    def __init__(self, tardis: CatalogueSource) -> None:
-        self._tardis = tardis
+    Those of the exchanges `needed` (None: all) must be readable; `unread` has the others that were not.
+    """
+
+    def __init__(self, tardis: CatalogueSource, needed: Collection[str] | None = None) -> None:
+        self._tardis, self._needed = tardis, needed
+        self.unread: dict[str, TransientError] = {}
         self._lock = threading.RLock()
         self._listed: tuple[str, ...] | None = None
         self._read: dict[str, _Exchange | None] = {}
@@ -112,13 +117,20 @@ class Catalogues:
             return self._listed
 
     def of(self, exchange: str) -> _Exchange | None:
-        """Return what an exchange lists, None where the source lists the exchange but does not know it."""
+        """Return what an exchange lists, None where the source lists it and cannot say: it does not know it, or fails.
+
+        Raises TransientError where it fails and the exchange is needed.
+        """
         with self._lock:
             if exchange not in self._read:
                 try:
                     self._read[exchange] = _Exchange(parse_exchange(self._tardis.exchange(exchange)))
                 except (ConfigError, NotFoundError, SourceError):
                     self._read[exchange] = None
+                except TransientError as e:
+                    if self._needed is None or exchange in self._needed:
+                        raise
+                    self.unread[exchange], self._read[exchange] = e, None
             return self._read[exchange]
 
 

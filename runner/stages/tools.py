@@ -7,6 +7,7 @@ from pathlib import Path
 
 from runner.spec import RunSpec
 from runner.stages.commit import Mode
+from runner.stages.expected import exchanges_of
 from runner.stages.instruments import Catalogues
 from runner.stages.reasons import Reasons
 from runner.store import Store
@@ -31,4 +32,4 @@ class Tools:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reasons", Reasons(self.store))
-        object.__setattr__(self, "catalogues", Catalogues(self.tardis))
+        object.__setattr__(self, "catalogues", Catalogues(self.tardis, exchanges_of(self.spec)))

@@ -21,7 +21,7 @@ from runner.market.groups import UNPARSED
 from runner.market.symbols import VENUES, exchange_of
 from runner.stages import content, expected, outputs
 from runner.stages.inputs import made_of
-from runner.stages.instruments import InstrumentTable, day_instruments
+from runner.stages.instruments import InstrumentTable, table_of
 from runner.stages.reasons import Reasons
 from runner.stages.sealing import Listing, Seals, seals
 from runner.stages.tools import Tools
@@ -100,7 +100,7 @@ class Grounds:
 
 def run(task: Task, data_type: str, tools: Tools) -> Entry:
     """Judge one data type of a (day, venue) and merge the verdict into its completeness record."""
-    table = day_instruments(tools.store, tools.tardis, task.day)
+    table = table_of(tools.store, tools.catalogues, task.day)
     found = outputs.live(tools.store, task.day, data_type)
     grounds = Grounds(tools.store, table, data_type, found, tools.reasons, Listing(tools.store), deep=tools.deep)
     verdict = judge(grounds, task.key)

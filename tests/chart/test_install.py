@@ -6,10 +6,13 @@ import http.server
 import ipaddress
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -76,6 +79,7 @@ def test_rights_are_the_least(installed: dict) -> None:
         ("", "pods"): {"get", "list", "watch"},
         ("", "pods/log"): {"get"},
         ("", "events"): {"list", "watch"},
+        ("", "namespaces"): {"get"},
     }
     bound = {subject["name"] for subject in one(installed, "RoleBinding")["subjects"]}
     assert bound == {"runner-submitter", "runner-pipeline"}
@@ -108,7 +112,7 @@ def test_every_morning_once_and_failed_only_for_what_another_try_cannot_mend(ins
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
         {
             "action": "FailJob",
-            "onExitCodes": {"containerName": "pipeline", "operator": "In", "values": [2, 3, 4, 5]},
+            "onExitCodes": {"containerName": "pipeline", "operator": "In", "values": [2, 3, 4, 5, 130]},
         },
     ]
     assert [each["name"] for each in job["template"]["spec"]["containers"]] == ["pipeline"]
@@ -116,6 +120,13 @@ def test_every_morning_once_and_failed_only_for_what_another_try_cannot_mend(ins
     # Whatever it waits for, it is over before the next one begins.
     assert job["activeDeadlineSeconds"] < 24 * 3600
     assert spec["startingDeadlineSeconds"] < 24 * 3600
+
+
+def test_a_lost_node_is_given_up_by_the_pipeline_as_soon_as_by_its_runs(installed: dict) -> None:
+    seconds = {each["key"]: each["tolerationSeconds"] for each in pod_of(installed)["tolerations"]}
+    assert seconds == {"node.kubernetes.io/not-ready": 60, "node.kubernetes.io/unreachable": 60}
+    (job,) = template(*RUN)
+    assert job["spec"]["template"]["spec"]["tolerations"] == pod_of(installed)["tolerations"]
 
 
 def test_the_pipeline_finds_its_settings_and_its_own_job(installed: dict) -> None:
@@ -305,9 +316,8 @@ def test_a_request_too_long_for_a_variable_is_refused(tmp_path: Path) -> None:
     assert "name instruments by globs" in refusal(*RUN, "-f", written(tmp_path / "v", {"run": {"instruments": many}}))
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """Serve what helm asks a cluster before a dry run: its version and its kinds."""
+def serves(there: Iterable[dict] = ()) -> AbstractContextManager[str]:
+    """Serve what helm asks a cluster before a dry run: its version, its kinds, and the objects that are there."""
     kinds = {
         "v1": ("ServiceAccount", "ConfigMap"),
         "batch/v1": ("Job", "CronJob"),
@@ -329,6 +339,15 @@ def cluster() -> Iterator[str]:
         path = f"/apis/{version}" if "/" in version else f"/api/{version}"
         answers[path] = {"kind": "APIResourceList", "groupVersion": version, "resources": listed}
 
+    for each in there:
+        version, metadata = each["apiVersion"], each["metadata"]
+        root = f"/apis/{version}" if "/" in version else f"/api/{version}"
+        answers[f"{root}/namespaces/{metadata['namespace']}/{each['kind'].lower()}s/{metadata['name']}"] = each
+    return answering(answers)
+
+
+@contextmanager
+def answering(answers: Mapping[str, object]) -> Iterator[str]:
     class Api(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             found = answers.get(self.path.split("?")[0])
@@ -348,6 +367,12 @@ def cluster() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_address[1]}"
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    with serves() as address:
+        yield address
 
 
 def notes(cluster: str, *words: str, tmp_path: Path) -> str:
@@ -370,6 +395,23 @@ def test_the_notes_say_what_to_do_next(cluster: str, tmp_path: Path) -> None:
     assert f'patch cronjob {name} -p \'{{"spec": {{"suspend": true}}}}\'' in said
     assert "enforces policies" in said
     assert "Nothing was made" in notes(cluster, tmp_path=tmp_path)
+
+
+@pytest.mark.parametrize("document", ["README.md", "charts/runner/values.yaml", "scripts/gke"])
+def test_the_chart_is_installed_where_the_accounts_were_made_before(document: str, tmp_path: Path) -> None:
+    """As the documents say it: rbac.yaml first, for who submits by hand, then Helm."""
+    text = re.sub(r"\\+\n", " ", (ROOT / document).read_text())
+    (line,) = re.findall(r"^[# ]*(helm install runner .*install\.enabled=true.*)$", text, flags=re.MULTILINE)
+    line = line.replace("$namespace", "runner").partition("    #")[0]
+    flags = [word for word in shlex.split(line)[4:] if word == "--take-ownership"]
+    made = [each for each in objects((ROOT / "manifests/rbac.yaml").read_text()) if each["kind"] != "Namespace"]
+    dry = ("--dry-run=client", "--disable-openapi-validation", "-n", "runner")
+    with serves(made) as address:
+        words = ("install", "runner", CHART, *dry, "--kube-apiserver", address, *INSTALL)
+        refused = helm(*words, env={"HOME": str(tmp_path)})
+        done = helm(*words, *flags, env={"HOME": str(tmp_path)})
+    assert "invalid ownership metadata" in refused.stderr, "the flag is needed for nothing"
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_long_release_still_has_names_that_kubernetes_takes() -> None:

@@ -29,6 +29,7 @@ STEADY, FRAIL = "runner-worker", "runner-worker2"
 # Recognised wherever it turns up; it opens nothing.
 CANARY = "fake-key-canary-7f3a"
 SECRET = "tardis-api-key"
+SANDBOX_PORT = 8080
 INDEX = "batch.kubernetes.io/job-completion-index"
 Object = dict[str, Any]
 
@@ -125,7 +126,7 @@ def sandbox(name: str, *arguments: str, files: Mapping[str, str] | None = None) 
         "name": name,
         "image": IMAGE,
         "imagePullPolicy": "IfNotPresent",
-        "args": ["sandbox", name, "--host", "0.0.0.0", "--port", "8080", *arguments],
+        "args": ["sandbox", name, "--host", "0.0.0.0", "--port", str(SANDBOX_PORT), *arguments],
         "volumeMounts": [{"name": "files", "mountPath": "/files"}, {"name": "tmp", "mountPath": "/tmp"}],
     }
     spec = {
@@ -143,7 +144,7 @@ def sandbox(name: str, *arguments: str, files: Mapping[str, str] | None = None) 
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": metadata,
-            "spec": {"type": "NodePort", "selector": {"app": name}, "ports": [{"port": 8080}]},
+            "spec": {"type": "NodePort", "selector": {"app": name}, "ports": [{"port": SANDBOX_PORT}]},
         },
     )
 
@@ -179,7 +180,7 @@ def served(*servers: tuple[Object, ...]) -> Iterator[dict[str, Served]]:
         host = next(each["address"] for each in addresses if each["type"] == "InternalIP")
         ports = {each["metadata"]["name"]: each["spec"]["ports"][0]["nodePort"] for each in services}
         found = {
-            name: Served(f"http://{host}:{port}", f"http://{name}.{namespace}.svc.cluster.local:8080")
+            name: Served(f"http://{host}:{port}", f"http://{name}.{namespace}.svc.cluster.local:{SANDBOX_PORT}")
             for name, port in ports.items()
         }
         for server in found.values():

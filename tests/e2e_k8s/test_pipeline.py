@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -21,7 +22,18 @@ import yaml
 from runner.sandbox.tardis import Options, serve
 from tests.e2e import invariants
 from tests.e2e.world import World as LocalWorld
-from tests.e2e_k8s.cluster import IMAGE, ROOT, Site, control, kubectl, kubectl_json, sandbox, served, until
+from tests.e2e_k8s.cluster import (
+    IMAGE,
+    ROOT,
+    SANDBOX_PORT,
+    Site,
+    control,
+    kubectl,
+    kubectl_json,
+    sandbox,
+    served,
+    until,
+)
 from tests.e2e_k8s.world import Held, World
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster, pytest.mark.timeout(1500)]
@@ -44,6 +56,8 @@ class Installed(World):
         tardis = {"url": f"{self.site.tardis}/v1", "apiUrl": f"{self.site.tardis}/v1", "attempts": 2}
         own = {"store": f"gs://sandbox/{self.namespace}", "shards": 2, "parallelism": 2, "tardis": tardis}
         document = {**values, "run": {**own, **values.get("run", {})}, "pod": {**self.values["pod"], "image": IMAGE}}
+        if "install" in values:
+            document["install"] = {"networkPolicy": {"ports": self.ports}, **values["install"]}
         file = self.folder / f"{name}.yaml"
         file.write_text(yaml.safe_dump(document))
         command = [helm, "install", name, ROOT / "charts/runner", "-n", self.namespace, "-f", file]
@@ -51,13 +65,29 @@ class Installed(World):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    @property
+    def ports(self) -> list[int]:
+        """Return what pods reach beside HTTPS: the API server and the sandboxes.
+
+        A network that enforces policies sees a packet's port as it leaves the pod, or as kube-proxy has changed it: the
+        node's port of a sandbox or the sandbox's own. The API server's service is at 443, itself at 6443.
+        """
+        return [6443, SANDBOX_PORT, *(urlsplit(url).port or 80 for url in (self.site.tardis, self.site.gcs))]
+
     def may_submit(self) -> None:
         """Have the command line speak as the account that the release made for it."""
         (self.folder / "kubeconfig").write_text(yaml.safe_dump(self._kubeconfig()))
 
-    def start(self, job: str) -> None:
-        """Start the pipeline by hand, as README says."""
-        kubectl("create", "job", job, "--from=cronjob/daily-pipeline", "-n", self.namespace)
+    def start(self, job: str, then: datetime | None = None) -> None:
+        """Start the pipeline by hand, as the chart's notes say: now, or as on another morning."""
+        create = ("create", "job", job, "--from=cronjob/daily-pipeline", "-n", self.namespace)
+        if then is None:
+            kubectl(*create)
+            return
+        scheduled = f"batch.kubernetes.io/cronjob-scheduled-timestamp={then:%Y-%m-%dT%H:%M:%SZ}"
+        made = kubectl(*create, "--dry-run=client", "-o", "yaml")
+        dated = kubectl("annotate", "--local", "--overwrite", "-f", "-", scheduled, "-o", "yaml", given=made)
+        kubectl("apply", "-f", "-", given=dated)
 
     def finished(self, job: str) -> dict[str, Any]:
         """Return a Job that has come to its end."""
@@ -171,32 +201,38 @@ def test_mornings_come_by_themselves_late_ones_incomplete_ones_and_two_at_once(
     assert (ended(world.finished("three")), "nothing to do" in world.log("three")) == ("Complete", True)
 
 
-def test_a_missed_morning_is_caught_up_the_day_before_is_sealed_and_in_tokyo_all_is_as_in_utc(
+def test_a_missed_morning_is_caught_up_a_late_one_waited_for_days_are_sealed_and_in_tokyo_all_is_as_in_utc(
     site: Site, tmp_path: Path, helm: str
 ) -> None:
     asked = {"venues": list(VENUES[:1]), "dataTypes": ["trades"]}
     generated = files(date(2024, 8, 8), date(2024, 8, 12))[:1]
     with installed(site, tmp_path / "world", generated) as world:
         world.zone = "Asia/Tokyo"
-        pipeline = {"suspend": True, "args": ["--lookback-days", "2"], **PIPELINE_POD}
+        pipeline = {"suspend": True, "args": ["--lookback-days", "2", "--poll", "1"], **PIPELINE_POD}
         world.install(helm, "daily", run=asked, install={"enabled": True, "pipeline": pipeline})
         for name, day in {"first": date(2024, 8, 9), "second": date(2024, 8, 11)}.items():
             at(world, evening(day))
             world.start(name)
             assert ended(world.finished(name)) == "Complete", world.log(name)
         verdicts = [line.split(" pipeline ")[1] for line in world.log("second").splitlines() if " verdict=" in line]
+        early = datetime(2024, 8, 12, 5, tzinfo=UTC)
+        at(world, early)
+        world.start("third", early)
+        until(lambda: "export day=2024-08-11" in world.log("third"), "the third morning waits", 240)
+        at(world, evening(early.date()))
+        assert ended(world.finished("third")) == "Complete", world.log("third")
         held = Held(world.store)
     assert verdicts == [f"day=2024-08-{day} verdict=complete" for day in ("09", "10")]
     with serve(Options(generate=generated, cache=tmp_path / "generated")) as server:
         here = LocalWorld(tmp_path / "here", server, {}, {**asked, "shards": 2, "parallelism": 2})
         here.folder.mkdir()
-        with here.command("pipeline", "--day", "2024-08-08..2024-08-10") as process:
+        with here.command("pipeline", "--day", "2024-08-08..2024-08-11") as process:
             _, told = process.communicate(timeout=400)
     assert process.returncode == 0, told
     assert invariants.contents(held) == invariants.contents(here.store)
     sealed = [info.key for info in held.list("processed_candles/") if info.metadata["sealed"] == "true"]
     sealed_days = {key.split("day-")[1].split("/")[0] for key in sealed}
-    assert sealed_days == {"2024-08-08", "2024-08-09"}
+    assert sealed_days == {"2024-08-08", "2024-08-09", "2024-08-10"}
 
 
 def test_a_run_that_helm_installs_is_the_one_that_would_be_submitted(site: Site, tmp_path: Path, helm: str) -> None:

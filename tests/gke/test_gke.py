@@ -1,6 +1,8 @@
 """`scripts/gke` against a stand-in that knows the real flags: what it makes, takes away, and only prints."""
 
+import io
 import json
+import logging
 import os
 import re
 import shlex
@@ -13,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from runner import logs
 from runner.backends.kubernetes.values import load_values, requests
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -163,6 +166,8 @@ def test_both_alerts_the_budget_and_what_comes_next_are_there(
     policy = next(thing for name, thing in cloud.state["things"].items() if thing["title"] == "runner: silent")
     assert policy["flags"]["--notification-channels"][0].startswith("channels/")
     assert "sed -E 's/^( *name(space)?): runner$/\\1: runner/' manifests/rbac.yaml | kubectl apply -f -" in done.stdout
+    words = "helm install runner charts/runner -n runner --take-ownership --set install.enabled=true \\\n"
+    assert f"{words}    -f charts/runner/placement/spot-highmem.yaml -f .runner/gke/values.yaml" in done.stdout
     assert "runner doctor --backend kubernetes -n runner --placement spot-highmem --values" in done.stdout
 
 
@@ -314,13 +319,41 @@ def test_the_stand_in_refuses_what_the_real_one_does(cloud: Cloud, words: tuple[
     assert message in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "counts"),
+    [
+        ("pipeline day=2024-08-08 verdict=complete", True),
+        # As said where there was nothing to do for it, as when somebody had done it by hand.
+        ("pipeline newest=2024-08-08 verdict=complete", True),
+        # Of each of the days before, every morning: of a pipeline that stands still too.
+        ("pipeline day=2024-08-07 verdict=complete: nothing to do", False),
+        ("pipeline day=2024-08-08 verdict=incomplete venues=BINANCE", False),
+        ("pipeline day=2024-08-08 run=pipeline-3f9a1c20", False),
+    ],
+)
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_silence_ends_with_a_day_that_came_to_be_complete(line: str, counts: bool, form: str) -> None:  # noqa: FBT001
+    """By lines as they are written, a newline at the end of some."""
+    told, root = io.StringIO(), logging.getLogger()
+    before = root.handlers[:], root.level
+    logs.setup(form, "INFO", told)
+    logging.getLogger("runner.pipeline").info("%s", line)
+    root.handlers[:], root.level = before
+    written = told.getvalue()
+    payload = json.loads(written)["message"] if form == "json" else written
+    rule = (ALERTS / "complete").read_text()
+    fields = dict(re.findall(r'([a-zA-Z.]+)=~"([^"]*)"', rule))
+    assert set(fields) == {"textPayload", "jsonPayload.message"}
+    pattern = fields["textPayload" if form == "text" else "jsonPayload.message"]
+    assert [bool(re.search(pattern, each)) for each in (payload, payload.rstrip("\n"))] == [counts, counts]
+
+
 def test_alerts_match_the_lines_that_pipelines_write() -> None:
     incomplete = json.loads((ALERTS / "incomplete.json").read_text())
     (condition,) = incomplete["conditions"]  # of a log-matching one there can be no second
     assert incomplete["alertStrategy"]["notificationRateLimit"]
     (no,) = set(re.findall(r'"(pipeline day=[^"]*)"', condition["conditionMatchedLog"]["filter"]))
-    (yes,) = set(re.findall(r'"(pipeline day=[^"]*)"', (ALERTS / "complete").read_text()))
-    assert [bool(re.search(each, LINE.format("complete"))) for each in (yes, no)] == [True, False]
+    (yes,) = set(re.findall(r'"(pipeline [^"]*)"', (ALERTS / "complete").read_text()))
     for verdict in ("incomplete", "refused"):
         assert [bool(re.search(each, LINE.format(verdict))) for each in (yes, no)] == [False, True]
     silent = json.loads((ALERTS / "silent.json").read_text())

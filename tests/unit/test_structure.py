@@ -24,7 +24,7 @@ WITH_DOCTESTS = ("runner/plan", "runner/market", "runner/layout")
 # Third parties that one adapter alone may know: package -> where it may be imported.
 ADAPTERS = {
     "tenacity": "runner/tardis/",
-    "kubernetes": "runner/backends/kubernetes/client.py",
+    "kubernetes": "runner/backends/kubernetes/access.py",
     "yaml": "runner/spec",
     "typer": "runner/cli/",
 }

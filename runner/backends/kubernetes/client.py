@@ -1,12 +1,11 @@
-"""The cluster's API as raw JSON objects: the only importer of `kubernetes`, which is used for its configuration.
+"""The cluster's API as raw JSON objects. Every request has time-outs; every error is one of ours.
 
-Requests go through the pool that the client makes of a kubeconfig (certificates, proxies, tokens of exec plugins that
-are renewed before each request). Its models are not used: they refuse fields that are newer than they are.
-Every request has time-outs; every error is one of ours.
+Models are not used: they refuse fields that are newer than they are.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import re
@@ -21,6 +20,7 @@ from urllib.parse import quote, urlencode
 
 import urllib3
 
+from runner.backends.kubernetes.access import configure, pool_of
 from runner.errors import ConfigError, NotAllowedError, NotFoundError, RunnerError, TransientError
 
 Object = dict[str, Any]
@@ -34,8 +34,6 @@ _BUSY, _SERVER = 429, 500
 _DOUBT_S = 60.0
 """For so long after a lost connection a refusal is no verdict: an API server that starts has not loaded its rules."""
 _ANONYMOUS = '"system:anonymous"'
-IN_CLUSTER = "in-cluster"
-"""The name of the context that a pod is in."""
 # Forbidden by admission, whose word on it says no user: a quota, a policy, a namespace that is being deleted.
 _ADMISSION = re.compile(r" is forbidden: (?!User )|admission webhook ")
 _PEM = re.compile(r"-----BEGIN CERTIFICATE-----(.+?)-----END CERTIFICATE-----", re.DOTALL)
@@ -59,6 +57,7 @@ class Client:
     """One namespace of one cluster. `kubeconfig` and `context` None mean what `kubectl` would take.
 
     `or_current` takes the current context where there is none of this name: names are each kubeconfig's own.
+    In a pod without a kubeconfig it is the pod's own cluster, whose `context` is None: a name would be none elsewhere.
     """
 
     def __init__(
@@ -70,10 +69,10 @@ class Client:
         or_current: bool = False,
     ) -> None:
         self._kubeconfig, self._context = kubeconfig, context
-        self._configuration, self.context, default, self._is_current = _configure(
+        self._configuration, self.context, default, self._is_current = configure(
             kubeconfig, context, or_current=or_current
         )
-        self._pool = _pool(self._configuration)
+        self._pool = pool_of(self._configuration)
         self.namespace = namespace or default
         self.server = str(self._configuration.host)
         self._lost_at = float("-inf")
@@ -86,11 +85,25 @@ class Client:
         bodies = ("".join(body.split()) for body in _PEM.findall(text))
         return tuple(sorted(hashlib.sha256(body.encode()).hexdigest()[:16] for body in bodies))
 
+    @functools.cached_property
+    def uid(self) -> str:
+        """Return what tells this namespace from those of all clusters; empty where we may not look at it."""
+        try:
+            found, _ = self.ask(f"/api/v1/namespaces/{quote(self.namespace)}", what="get namespaces")
+        except (NotAllowedError, NotFoundError):
+            return ""
+        return str(found["metadata"].get("uid", ""))
+
+    @property
+    def where(self) -> str:
+        """Return which cluster this is, as a user is told it."""
+        return f"{f'context {self.context}' if self.context else 'cluster of this pod'} ({self.server})"
+
     @property
     def kubectl(self) -> str:
         """Return how `kubectl` is told of this cluster and namespace, as short as it can be."""
         file = ["--kubeconfig", self._kubeconfig] if self._kubeconfig else []
-        context = [] if self._is_current else ["--context", self.context]
+        context = ["--context", self.context] if self.context and not self._is_current else []
         return shlex.join(["kubectl", *file, *context, "-n", self.namespace])
 
     def get(self, kind: str, name: str) -> Object | None:
@@ -224,8 +237,8 @@ class Client:
                 raise self.lost(e) from e
             if response.status == _UNAUTHORIZED and not is_last:
                 response.drain_conn()
-                self._configuration, *_ = _configure(self._kubeconfig, self.context)
-                self._pool = _pool(self._configuration)
+                self._configuration, *_ = configure(self._kubeconfig, self.context)
+                self._pool = pool_of(self._configuration)
                 continue
             break
         if response.status < _OK + 100:
@@ -339,60 +352,6 @@ def _path(kind: str, namespace: str, name: str) -> str:
 
 def _selectors(labels: str, fields: str) -> dict[str, str]:
     return {key: value for key, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
-
-
-def _configure(kubeconfig: str | None, context: str | None, *, or_current: bool = False) -> tuple[Any, str, str, bool]:
-    """Return the client's configuration, the context's name and namespace, and whether it is the current one.
-
-    Raises ConfigError without a cluster.
-    """
-    # Imported here: it costs a quarter of a second, and the local backend needs none of it.
-    try:
-        from kubernetes import config  # noqa: PLC0415
-        from kubernetes.client import Configuration  # noqa: PLC0415
-    except ModuleNotFoundError as e:
-        raise ConfigError(f"clusters need {e.name}, not installed: pip install 'market-data-runner[kubernetes]'") from e
-    settings = Configuration()
-    try:
-        contexts, active = config.list_kube_config_contexts(kubeconfig)  # type: ignore[no-untyped-call]
-    except config.ConfigException as e:
-        if kubeconfig is None and (or_current or context in (None, IN_CLUSTER)):
-            return _in_cluster(settings)
-        raise ConfigError(f"kubeconfig {kubeconfig or '(default)'}: {e}; give --kubeconfig FILE") from e
-    named = active if context is None else next((c for c in contexts if c["name"] == context), None)
-    if named is None and or_current:
-        named = active
-    if named is None:
-        names = ", ".join(c["name"] for c in contexts)
-        raise ConfigError(f"context {context}: not in the kubeconfig, which has {names}; give --context")
-    try:
-        config.load_kube_config(kubeconfig, named["name"], client_configuration=settings, persist_config=False)  # type: ignore[no-untyped-call]
-    except (config.ConfigException, OSError) as e:
-        raise ConfigError(f"context {named['name']}: {e}; correct the kubeconfig") from e
-    return (
-        settings,
-        str(named["name"]),
-        str(named["context"].get("namespace") or "default"),
-        named["name"] == active["name"],
-    )
-
-
-def _in_cluster(settings: Any) -> tuple[Any, str, str, bool]:
-    from kubernetes import config  # noqa: PLC0415
-
-    try:
-        config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-    except config.ConfigException as e:
-        raise ConfigError("no cluster is configured: set KUBECONFIG, or give --kubeconfig FILE") from e
-    own = Path(settings.ssl_ca_cert).parent / "namespace"
-    return settings, IN_CLUSTER, own.read_text(encoding="utf-8").strip() if own.exists() else "default", True
-
-
-def _pool(configuration: Any) -> urllib3.PoolManager:
-    from kubernetes.client import ApiClient  # noqa: PLC0415
-
-    pool: urllib3.PoolManager = ApiClient(configuration).rest_client.pool_manager
-    return pool
 
 
 def _reason(error: Exception) -> str:

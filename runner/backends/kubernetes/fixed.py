@@ -23,8 +23,8 @@ _DISRUPTED: Mapping[str, Any] = {
     "action": "Ignore",
     "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
 }
-# Another try would end the same.
-_FINAL = (Exit.USAGE, Exit.INCOMPLETE, Exit.NOT_ALLOWED, Exit.NOT_FOUND)
+# Another try would end the same, and one of a pass that was cancelled would begin the next pass.
+_FINAL = (Exit.USAGE, Exit.INCOMPLETE, Exit.NOT_ALLOWED, Exit.NOT_FOUND, Exit.INTERRUPTED)
 _ACTIONS: Mapping[Action, str] = {Action.FAIL_SHARD: "FailIndex", Action.FAIL_RUN: "FailJob"}
 
 

@@ -19,9 +19,11 @@ import pytest
 import yaml
 from kubernetes.config import kube_config
 
+from runner import layout, ledger
 from runner.cli import main
 from runner.sandbox import gcs
 from runner.sandbox.tardis import Options, serve
+from runner.store import open_store
 from tests.unit.backends.kubernetes import api as double
 from tests.unit.backends.kubernetes.api import Fault
 
@@ -199,6 +201,52 @@ def test_a_run_elsewhere_is_exit_2_and_given_up_only_by_name(env: dict[str, str]
         assert given_up.returncode == 0, given_up.stderr
         assert other.objects["jobs"] == {}
     assert list(api.objects["jobs"]) == [name]
+
+
+def begun_in_a_pod(env: dict[str, str], api: double.Api, name: str) -> None:
+    """Rewrite a run's records as a pod of the cluster writes them, which names no context and sees another address."""
+    api.about["/api/v1/namespaces/market"] = {"metadata": {"name": "market", "uid": "uid-market"}}
+    inside = {"server": "https://10.96.0.1:443", "authorities": ["beef"], "context": None, "uid": "uid-market"}
+    with mock.patch.dict(os.environ, env, clear=True):
+        store = open_store(env["RUNNER_STORE"])
+        for key, change in ((layout.run_record(name), {}), (layout.cluster(name), inside)):
+            live, document = store.head(key), {**json.loads(store.get(key)), **change}
+            if "spec" in document:
+                document["spec"]["context"] = None
+            store.put(key, ledger.canonical(document), if_generation=live.generation)
+
+
+def test_a_run_that_a_pod_began_is_followed_and_retried_from_a_terminal(env: dict[str, str], api: double.Api) -> None:
+    name = run(env, *SUBMIT, "-o", "name").stdout.strip()
+    begun_in_a_pod(env, api, name)
+    shown = run(env, "status", name)
+    assert shown.returncode == 0, shown.stderr
+    late = {"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}
+    api.put("jobs", {**api.objects["jobs"][name], "status": {"conditions": [late]}})
+    ended = run(env, "wait", name)
+    assert ended.returncode == 1
+    api.remove("jobs", name)
+    again = run(env, *next_of(ended)[1:])
+    assert again.returncode == 0, again.stderr
+    assert len(api.objects["jobs"]) == 1
+    assert "in-cluster" not in shown.stdout + shown.stderr + ended.stderr + again.stderr
+
+
+def test_a_run_that_a_pod_began_and_whose_job_is_gone_goes_on_from_a_terminal(
+    env: dict[str, str], api: double.Api
+) -> None:
+    name = run(env, *SUBMIT, "-o", "name").stdout.strip()
+    begun_in_a_pod(env, api, name)
+    api.remove("jobs", name)
+    again = run(env, *SUBMIT)
+    assert again.returncode == 0, again.stderr
+    assert list(api.objects["jobs"]) == [name]
+    with double.serve() as other:
+        (Path(env["KUBECONFIG"]).parent / "other").mkdir()
+        there = {**env, "KUBECONFIG": other.kubeconfig(Path(env["KUBECONFIG"]).parent / "other", {"token": "fake-2"})}
+        other.about["/api/v1/namespaces/market"] = {"metadata": {"name": "market", "uid": "uid-other"}}
+        done = run(there, "status", name)
+        assert (done.returncode, "https://10.96.0.1:443 (from a pod of it)" in done.stderr) == (2, True), done.stderr
 
 
 def test_the_next_command_can_be_pasted_whatever_led_to_it(env: dict[str, str], api: double.Api) -> None:

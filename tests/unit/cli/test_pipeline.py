@@ -95,6 +95,20 @@ def test_auto_ends_where_the_source_ended_long_ago(runner: Callable, monkeypatch
     code, out, err = runner(f"pipeline {WHAT} -o json")
     assert (code, days_of(out)) == (0, {"2024-08-08": "complete"}), err
     assert "source exports end before 2024-08-09: auto goes by that day" in err
+    assert "pipeline newest=" not in err, "the day is no news"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", [RECENT], indirect=True)
+def test_the_newest_day_is_told_as_complete_whatever_is_logged(
+    runner: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TARDIS_API_KEY", "fake-key-1")
+    day = datetime.now(UTC).date() - timedelta(days=2)
+    line = f"pipeline {WHAT} --day {day} --log-level ERROR"
+    told = [runner(line) for _ in range(2)]
+    assert [code for code, _, _ in told] == [0, 0], told
+    assert all(f"pipeline newest={day} verdict=complete\n" in err for _, _, err in told)
 
 
 def test_days_of_a_file_are_taken_and_a_flag_wins(runner: Callable) -> None:

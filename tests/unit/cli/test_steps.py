@@ -49,6 +49,22 @@ def test_it_names_store_and_file_as_the_last_command_did() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("context", "more"),
+    [("prod", "--namespace market --context prod --image i"), (None, "--namespace market --image i --values FILE")],
+)
+def test_a_pipeline_goes_on_where_it_was_and_one_begun_in_a_pod_with_its_installations_values(
+    context: str | None, more: str
+) -> None:
+    spec = {"backend": "kubernetes", "namespace": "market", "context": context, "image": "i"}
+    request = {**REQUEST, "stage": "pipeline", "allowIncomplete": False}
+    record = RunRecord("pipeline-3f", request, spec, Pin("", 0, 0), 1, 1, 1)
+    status = RunStatus("pipeline-3f", RunState.FAILED, (), (), None, None, 0)
+    selected = DAYS.partition("2024-08-02 ")[2]
+    command = f"runner pipeline --day 2024-08-01 {selected} --backend kubernetes {more}"
+    assert next_step(record, status, Exit.INCOMPLETE, NOWHERE) == command
+
+
 def test_a_retry_that_stopped_is_submitted_as_the_retry_it_was() -> None:
     command = step(RunState.STOPPED, Exit.INTERRUPTED, select="failed", parent="download-2e")
     assert command == f"runner submit download {DAYS} --select failed --parent download-2e"

@@ -6,6 +6,8 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,19 @@ def kubelet(api: double.Api, world: World, done: Counter[str]) -> Iterator[None]
 def api() -> Iterator[double.Api]:
     with double.serve() as server:
         yield server
+
+
+def test_what_a_day_on_a_cluster_lacks_is_mended_there(mornings: Mornings, api: double.Api, tmp_path: Path) -> None:
+    mornings.clock("2024-08-02T12:00:00+00:00")
+    world, client = mornings.world, Client(kubeconfig=api.kubeconfig(tmp_path, {"token": "fake-token-1"}))
+    cluster = Cluster(world.store, lambda: client, pause_s=0.01)
+    where = {"backend": Backend.KUBERNETES, "namespace": "market", "context": "here", "image": "runner:test"}
+    mornings.asked = where
+    means = replace(mornings.means(), carrier_of=lambda *_: cluster)
+    (end,) = run_days(means, mornings.spec, Terms(0.0, 0.01), [date(2024, 8, 2)])
+    assert end.verdict is Verdict.PENDING
+    (lack,) = end.lacks
+    assert lack.command.endswith("--backend kubernetes --namespace market --context here --image runner:test")
 
 
 def test_steps_are_jobs_that_go_on_without_their_controller(

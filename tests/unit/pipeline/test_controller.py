@@ -169,6 +169,49 @@ def test_mornings_missed_late_and_with_a_venue_down(mornings: Mornings) -> None:
     assert {end.verdict for end in again} == {Verdict.NOTHING}
 
 
+@pytest.mark.parametrize("venues", [("BINANCE", "OKX"), ("BINANCE",)])
+def test_a_venue_whose_catalogue_is_down_is_named_and_stops_no_other(
+    mornings: Mornings, venues: tuple[str, ...]
+) -> None:
+    mornings.asked = {"venues": venues}
+    mornings.world.server.add_faults({"path": "*/exchanges/okex", "fault": "status", "code": 503})
+
+    (end,) = mornings.run("2024-08-02")
+
+    assert {(lack.venue, lack.is_pending) for lack in end.lacks} == {(venue, False) for venue in venues[1:]}
+    assert end.verdict is (Verdict.INCOMPLETE if end.lacks else Verdict.COMPLETE)
+    record = json.loads(mornings.world.store.get(layout.completeness(DAY, "BINANCE")))
+    assert record["dataTypes"]["trades"]["verdict"] == "complete"
+    mornings.world.server.clear_faults()
+    (again,) = mornings.run("2024-08-02")
+    assert again.verdict is (Verdict.COMPLETE if end.lacks else Verdict.NOTHING)
+    assert mornings.unfinished() == []
+    files = [seen for path, seen in mornings.world.server.stats()["paths"].items() if path.endswith(".csv.gz")]
+    assert [seen["bodies_completed"] for seen in files] == [1] * (len(venues) + 1)
+
+
+def test_a_source_whose_catalogues_are_all_down_is_waited_for_and_then_pending(mornings: Mornings) -> None:
+    mornings.world.server.add_faults({"path": "*/exchanges/*", "fault": "status", "code": 503})
+    (end,) = mornings.run("2024-08-02")
+    assert end.verdict is Verdict.PENDING
+    assert mornings.runs("download") == []
+
+
+@pytest.mark.parametrize("spoiled", [layout.completeness(DAY, "BINANCE"), layout.instruments(DAY)])
+def test_what_is_wrong_with_one_day_is_told_and_keeps_no_other_from_being_done(
+    mornings: Mornings, spoiled: str
+) -> None:
+    mornings.world.store.put(spoiled, b"spoiled")
+
+    first, second = mornings.run("2024-08-02..2024-08-03")
+
+    assert (first.verdict, spoiled in first.why) == (Verdict.INCOMPLETE, True), first
+    record = json.loads(mornings.world.store.get(layout.completeness(NEXT, "BINANCE")))
+    assert record["dataTypes"]["trades"]["verdict"] == "complete"
+    assert {lack.day for lack in second.lacks} == {DAY}, "it cannot be sealed"
+    assert mornings.unfinished() == []
+
+
 def test_days_that_are_late_share_one_wait(mornings: Mornings, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     mornings.clock("2024-08-03T05:00:00+00:00")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kubernetes.config import incluster_config, kube_config
 
 from runner import ledger, runs
 from runner.backends.kubernetes.client import Client
@@ -27,15 +28,19 @@ OVER = {"type": "Complete", "status": "True"}
 @pytest.fixture
 def api() -> Iterator[double.Api]:
     with double.serve() as server:
+        server.about["/api/v1/namespaces/market"] = {"metadata": {"name": "market", "uid": "uid-market"}}
         yield server
+
+
+def mounted(world) -> list[dict]:
+    folder = world.store.url.removeprefix("file://")
+    return [{"pod": {"volumeMounts": [{"name": "s", "mountPath": folder}], "volumes": [{"name": "s"}]}}]
 
 
 @pytest.fixture
 def cluster(api: double.Api, world, tmp_path: Path) -> Cluster:
     client = Client(kubeconfig=api.kubeconfig(tmp_path, {"token": "fake-token-1"}))
-    folder = world.store.url.removeprefix("file://")
-    mounted = {"pod": {"volumeMounts": [{"name": "s", "mountPath": folder}], "volumes": [{"name": "s"}]}}
-    return Cluster(world.store, lambda: client, [mounted], pause_s=0.01)
+    return Cluster(world.store, lambda: client, mounted(world), pause_s=0.01)
 
 
 @pytest.fixture
@@ -183,6 +188,20 @@ def test_a_run_whose_job_was_never_made_is_begun_by_the_next_submit(world, api, 
     assert list(api.objects["jobs"]) == [first.id]
 
 
+def test_a_job_deleted_before_any_worker_wrote_is_made_again_or_cancelled(world, api, cluster, spec, record) -> None:
+    """Nobody can tell it from one that is just about to be made, so that is no end."""
+    api.remove("jobs", record.id)
+    assert not cluster.settle(record).alive
+    again = submit(spec, world.store, world.tardis, cluster.settle)
+    assert (again.state, again.record.id) == (State.UNFINISHED, record.id)
+    with pytest.raises(SpecError, match=f"first: runner cancel {record.id}"):
+        cluster.clean(record.id)
+    assert runs.cancel(world.store, record.id)
+    cluster.cancel(record, spec, lambda: False)
+    assert ending(world.store, record.id).state == CANCELLED
+    assert cluster.clean(record.id)
+
+
 def test_a_job_deleted_while_a_worker_may_live_is_no_end_yet(world, api, cluster, spec, record) -> None:
     ledger.write_progress(world.store, record.id, Attempt(0, "silent", in_flight=("t",)), ABSENT)
     api.remove("jobs", record.id)
@@ -238,6 +257,82 @@ def test_a_job_that_is_seen_needs_no_other_proof_of_where_it_is(world, api, clus
     status(api, record, completedIndexes="0,1", conditions=[OVER])
     assert not cluster.settle(record).alive
     assert runs.verdict(world.store, record) is Exit.DONE
+
+
+def outside(world, record, uid: str) -> None:
+    """Make the record say that the run was begun by another address, in the namespace of this uid."""
+    place.forget(world.store, record.id)
+    there = Place("https://198.51.100.7", ("beef",), "market", "prod", uid=uid)
+    assert place.write(world.store, record.id, there)
+
+
+def test_a_run_begun_outside_goes_on_from_a_pod_of_its_cluster_when_its_job_is_gone(
+    world, api, cluster, spec, record
+) -> None:
+    """As of a pass that somebody began by hand, and the next morning's controller finds."""
+    api.remove("jobs", record.id)
+    outside(world, record, "uid-market")
+    assert not cluster.settle(record).alive
+    assert cluster.start(record, spec)
+    assert list(api.objects["jobs"]) == [record.id]
+    work(world, record, spec, 0, 1)
+    api.remove("jobs", record.id)
+    assert not cluster.settle(record).alive
+    assert ending(world.store, record.id).state == FINISHED
+
+
+@pytest.mark.parametrize("uid", ["another", ""])
+def test_a_namespace_of_the_same_name_elsewhere_is_another_one(world, api, cluster, spec, uid) -> None:
+    record = world.submit(spec).record
+    outside(world, record, uid)
+    for ask in (cluster.settle, lambda r: cluster.start(r, spec)):
+        with pytest.raises(SpecError, match=r"runner cancel .* --abandon"):
+            ask(record)
+    assert api.objects["jobs"] == {}
+
+
+def test_which_namespace_it_is_stands_in_the_record(world, api, cluster, spec, record) -> None:
+    cluster.settle(record)
+    assert place.read(world.store, record.id).uid == "uid-market"
+    assert api.seen("GET /api/v1/namespaces/market") == 1, "it is asked for once"
+
+
+def test_a_namespace_that_cannot_be_asked_after_now_is_a_cause_and_no_end(world, api, spec, record, tmp_path) -> None:
+    work(world, record, spec, 0, 1)
+    api.remove("jobs", record.id)
+    api.faults.append(Fault("GET /api/v1/namespaces/market", 503))
+    client = Client(kubeconfig=str(tmp_path / "kubeconfig"))
+    anew = Cluster(world.store, lambda: client, pause_s=0.01)
+    with anew.watching(record) as sight:
+        assert [cause.kind for cause in sight().causes] == ["unreachable"]
+        assert ending(world.store, record.id) is None
+        assert not sight().alive
+    assert ending(world.store, record.id).state == FINISHED
+
+
+@pytest.fixture
+def in_a_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lay what a pod finds of its cluster where the client library looks for it."""
+    for name, text in {"token": "fake-token-1", "ca.crt": "fake", "namespace": "market\n"}.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+
+
+def test_in_a_pod_no_context_is_recorded_which_would_be_none_elsewhere(world, in_a_pod) -> None:
+    client = Client()
+    assert (client.context, client.namespace, client.server) == (None, "market", "https://10.96.0.1:443")
+    placed = Cluster(world.store, lambda: client, mounted(world)).placed(
+        world.spec(backend=Backend.KUBERNETES, image="runner:test")
+    )
+    assert (placed.context, placed.namespace) == (None, "market")
+    assert client.kubectl == "kubectl -n market"
+    assert str(Place(client.server, (), "market", client.context)) == (
+        "namespace market of https://10.96.0.1:443 (from a pod of it)"
+    )
 
 
 def test_a_run_whose_cluster_is_gone_can_be_given_up_once_its_workers_are_silent(world, cluster, spec, record) -> None:
@@ -316,9 +411,9 @@ def granted() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    # kubectl alone uses it, in commands that are printed.
+    # The one kubectl alone uses, in commands that are printed; without the other its clusters' addresses must do.
     "right",
-    [each for each in granted() if each != ("get", "pods")],
+    [each for each in granted() if each not in (("get", "pods"), ("get", "namespaces"))],
 )
 def test_each_right_is_needed_and_named_where_it_is_missing(world, api, cluster, spec, right) -> None:
     verb, resource = right

@@ -69,6 +69,15 @@ def test_it_is_begun_by_its_own_command_alone(world: World, begun: Any) -> None:
         Controlled(world.store).start(begun, world.spec())
 
 
+def test_the_command_that_goes_on_with_it_leads_to_where_it_was(world: World) -> None:
+    spec = world.spec(backend="kubernetes", namespace="market", image="runner:test")
+    begun = pipeline.begin(spec, world.store, DAY, pipeline.find(spec, world.store, DAY, allow_incomplete=False))
+    with pytest.raises(SpecError) as caught:
+        Controlled(world.store).start(begun, spec)
+    where = "--backend kubernetes --namespace market --image runner:test --values FILE"
+    assert str(caught.value).endswith(f"runner pipeline --day 2024-08-01 --store {world.store.url} {where}")
+
+
 def test_its_log_is_in_the_store(world: World, begun: Any) -> None:
     ledger.write_log(world.store, begun.id, (0, "a"), b"one\n", ABSENT)
     (text,) = Controlled(world.store).logs(begun, LogQuery())()

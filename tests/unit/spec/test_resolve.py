@@ -273,6 +273,13 @@ def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
     assert _resolve(tmp_path, file=b"\xef\xbb\xbfshards: 3").spec.shards == 3
 
 
+@pytest.mark.parametrize("section", ["run: {store: gs://b/p}", "pod: {image: x, tardisKey: null}", "install: {}"])
+def test_values_of_helm_given_as_a_run_file_are_told_where_they_belong(tmp_path: Path, section: str) -> None:
+    name = section.partition(":")[0]
+    said = "is a section of Helm's values, not a key of a run; give this file with --values"
+    assert _refusal(tmp_path, file=f"{section}\n") == f"run.yaml:{name}: {said}"
+
+
 @pytest.mark.parametrize(("name", "part"), [("missing.yaml", "no such file"), (".", "is a directory")])
 def test_a_run_file_that_is_none_is_refused(tmp_path: Path, name: str, part: str) -> None:
     with pytest.raises(SpecError, match=part):

@@ -57,6 +57,31 @@ def test_what_nobody_validated_lacks_everything(complete: World) -> None:
     assert all(lack.command.startswith("runner validate --start-date 2024-08-02") for lack in found)
 
 
+@pytest.mark.parametrize(
+    ("command", "is_placed"),
+    [
+        ("runner submit download --store gs://b/p", True),
+        ("runner pipeline --day 2024-08-02 --store gs://b/p", True),
+        ("runner retry download-3f --store gs://b/p", False),
+        ("runner validate --store gs://b/p", False),
+    ],
+)
+def test_a_command_that_begins_a_run_says_where_runs_are_carried_out(
+    complete: World,
+    command: str,
+    is_placed: bool,  # noqa: FBT001
+) -> None:
+    lack = Lack(DAY, "BINANCE", "trades", 1, BTC, "x", command)
+    where = {"namespace": "market", "image": "runner:test"}
+    there = complete.spec(backend="kubernetes", context="prod", **where)
+    words = " --backend kubernetes --namespace market --context prod --image runner:test"
+    assert completeness.placed(lack, there).command == command + (words if is_placed else "")
+    in_a_pod = words.replace(" --context prod", "") + " --values FILE"
+    placed = completeness.placed(lack, complete.spec(backend="kubernetes", **where))
+    assert placed.command == command + (in_a_pod if is_placed else "")
+    assert completeness.placed(lack, complete.spec()) == lack
+
+
 def test_what_was_found_complete_lacks_nothing(complete: World) -> None:
     validate(complete)
     assert (lacks(complete), gate(complete)) == ([], [])

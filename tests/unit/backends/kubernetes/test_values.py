@@ -234,6 +234,7 @@ def test_rights_are_the_least_and_known_to_the_api() -> None:
         ("", "pods"): {"get", "list", "watch"},
         ("", "pods/log"): {"get"},
         ("", "events"): {"list", "watch"},
+        ("", "namespaces"): {"get"},
     }
     bound = {s["name"] for d in documents if d["kind"] == "RoleBinding" for s in d["subjects"]}
     assert bound == {"runner-submitter"}
