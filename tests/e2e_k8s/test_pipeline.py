@@ -180,7 +180,7 @@ def test_mornings_come_by_themselves_late_ones_incomplete_ones_and_two_at_once(
     until(lambda: f"export day={yesterday}" in world.log(first), "yesterday is waited for", 240)
     (waiting,) = [p for p in world.pods(first) if p["status"]["phase"] == "Running"]
     kubectl("delete", "pod", waiting["metadata"]["name"], "-n", world.namespace, "--force", "--grace-period=0")
-    at(world, datetime.now(UTC))
+    at(world, evening(today))
     assert ended(world.finished(first)) == "Failed"
     assert f"pipeline day={yesterday} verdict=incomplete venues=OKX-SWAP" in world.log(first)
     listed = json.loads(world.cli("list", "--stage", "pipeline", "-o", "json").stdout)["runs"]
