@@ -32,7 +32,8 @@ from runner.ledger import RunRecord
 from runner.plan import Plan
 from runner.report import chart, plans, units
 from runner.report import run as report
-from runner.runs import Local, Watch, submit, tardis_of
+from runner.runs import Local, Watch, tardis_of
+from runner.runs.submit import submit
 from runner.sandbox.tardis import Options, Server, serve
 from runner.spec import RunSpec
 from runner.stages import report as validation

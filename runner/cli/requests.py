@@ -15,14 +15,16 @@ from runner.cli.carriers import Carriers
 from runner.cli.given import RUN, SELECTION, SOURCE, WHERE, Given, selection, takes
 from runner.cli.output import Output, say, say_next, show
 from runner.cli.place import Memory, Placement, Values, layers
-from runner.cli.steps import next_pass, next_step, pasted, places
+from runner.cli.steps import next_pass, pasted, places
 from runner.cli.steps import selection as selection_words
+from runner.cli.told import RunName, print_run, tell_end
 from runner.errors import Exit, SpecError
 from runner.ledger import RunRecord
-from runner.report import documents, plans
-from runner.report import run as report
-from runner.runs import Carrier, RunStatus, State, Submission, Watch, draft, place
-from runner.runs import submit as submit_run
+from runner.report import plans
+from runner.runs import Carrier, Watch, place
+from runner.runs.request import draft
+from runner.runs.submit import State, Submission
+from runner.runs.submit import submit as submit_run
 from runner.spec import Backend, RunSpec
 from runner.spec.resolve import PLACE
 from runner.store import Store
@@ -33,7 +35,6 @@ Stage = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", "--force-download", help="Do everything again: --select all.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Follow a cluster's run to its end and return its verdict.")]
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or the beginning of it.", show_default=False)]
 _RESOURCES = tuple(key for key in RUN if key not in ("select", "parent"))
 
 
@@ -44,7 +45,7 @@ def plan(stage: Stage = None, *, force: Force = False, output: Output = "table",
     here.start_logging(spec)
     drafted = draft(spec, here.open_spec_store(spec), here.open_tardis(spec))
     # Of millions of tasks, so only where it is printed.
-    document = documents.plan_document(drafted, spec.parallelism) if output in ("json", "yaml") else {}
+    document = plans.document(drafted, spec.parallelism) if output in ("json", "yaml") else {}
     show(
         output,
         document,
@@ -132,19 +133,6 @@ def carry_out(given: Given, output: str, over: list[Layer], *, wait: bool) -> in
     print_run(status, output)
     tell_end(record, status, code, given)
     return code
-
-
-def print_run(status: RunStatus, output: str) -> None:
-    """Print a run in the form asked for; as a table it is one line."""
-    show(output, documents.run_document(status), table=report.line(status), names=[status.id])
-
-
-def tell_end(record: RunRecord, status: RunStatus, code: Exit, given: Given) -> None:
-    """Say on stderr what failed and what there is to do next."""
-    for text in report.explained(status, places=lambda command: shlex.join(places(given, command))):
-        say(text)
-    if (step := next_step(record, status, code, given)) is not None:
-        say_next(step)
 
 
 def _print_nothing(record: RunRecord | None, store: Store, output: str) -> None:

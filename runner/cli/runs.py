@@ -17,8 +17,8 @@ from runner.cli import follow, here
 from runner.cli.carriers import Carriers
 from runner.cli.given import CLUSTER, WHERE, Given, takes
 from runner.cli.output import API_VERSION, Output, emit, say, say_next, show
-from runner.cli.requests import RunName, print_run, tell_end
 from runner.cli.steps import next_step, places
+from runner.cli.told import RunName, print_run, tell_end
 from runner.errors import Exit, RunnerError, SpecError
 from runner.ledger import RunRecord
 from runner.logs import escape

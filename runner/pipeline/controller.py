@@ -34,9 +34,10 @@ from runner.pipeline import judge, record
 from runner.pipeline.export import exports
 from runner.pipeline.journal import Journal
 from runner.pipeline.steps import STEPS, Step, parent
-from runner.runs import Carrier, State, Watch
+from runner.runs import Carrier, Watch
 from runner.runs.request import request_of
 from runner.runs.state import CANCELLED, FINISHED
+from runner.runs.submit import State, latest_pass, submit
 from runner.spec import RunSpec, Selection
 from runner.stages import completeness, expected, sealing
 from runner.stages.completeness import Lack
@@ -282,9 +283,7 @@ class Pass:
         if spec is None:
             return
         store, carrier_of = self._means.store, self._means.carrier_of
-        found = runs.submit(
-            spec, store, self._means.tardis, lambda known: carrier_of(known, spec).settle(known), once=True
-        )
+        found = submit(spec, store, self._means.tardis, lambda known: carrier_of(known, spec).settle(known), once=True)
         if found.record is None or found.state is State.NOTHING:
             self._journal.note(f"step={step.name} day={day}: nothing to do")
             return
@@ -345,7 +344,7 @@ class Pass:
     def _is_to_be_judged(self, spec: RunSpec, day: date) -> bool:
         """Tell whether a day beside is to be validated again: this pass has begun to, or its records hold no more."""
         store = self._means.store
-        if runs.latest_pass(store, plan.run_id(spec.stage, request_of(spec, store.url, (day, day)))):
+        if latest_pass(store, plan.run_id(spec.stage, request_of(spec, store.url, (day, day)))):
             return True
         there = judge.stored(spec, store, day)
         return there is not None and any(lack.is_stale for lack in completeness.lacks(spec, store, there))

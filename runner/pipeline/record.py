@@ -13,8 +13,9 @@ from typing import Any
 
 from runner import ledger, plan
 from runner.ledger import RunRecord
-from runner.runs import Draft, commit, ending, latest_pass
-from runner.runs.request import request_of
+from runner.runs import ending
+from runner.runs.request import Draft, request_of
+from runner.runs.submit import commit, latest_pass
 from runner.spec import RunSpec, Selection
 from runner.store import Store
 from runner.task import Stage, Task

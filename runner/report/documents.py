@@ -1,12 +1,11 @@
-"""Runs and plans as JSON values: what `-o json` and `-o yaml` print. Keys are camelCase and only ever added to."""
+"""Runs as JSON values: what `-o json` and `-o yaml` print. Keys are camelCase and only ever added to."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from runner import plan
 from runner.report import run
-from runner.runs import Draft, RunStatus
+from runner.runs import RunStatus
 
 
 def run_document(status: RunStatus) -> dict[str, Any]:
@@ -43,30 +42,5 @@ def run_document(status: RunStatus) -> dict[str, Any]:
                 "logs": f"runner logs {status.id} --shard {failure.shard}",
             }
             for failure in status.failures
-        ],
-    }
-
-
-def plan_document(draft: Draft, parallelism: int) -> dict[str, Any]:
-    """Return what a run of this draft would do."""
-    return {
-        "kind": "Plan",
-        "id": draft.base,
-        "request": dict(draft.request),
-        "skipped": draft.skipped,
-        "predictedBytes": sum(draft.plan.loads),
-        "longestWorkerBytes": plan.makespan_bytes(draft.plan, parallelism),
-        "roundRobinLongestWorkerBytes": plan.makespan_bytes(draft.round_robin, parallelism),
-        "imbalance": round(plan.imbalance(draft.plan), 4),
-        "shards": [
-            {
-                "shard": number,
-                "predictedBytes": load,
-                "tasks": [
-                    {"task": task.id, "dataTypes": list(task.data_types), "predictedBytes": task.predicted_bytes}
-                    for task in tasks
-                ],
-            }
-            for number, (tasks, load) in enumerate(zip(draft.plan.shards, draft.plan.loads, strict=True))
         ],
     }

@@ -1,11 +1,13 @@
-"""A plan as text: one line, or a table of its shards."""
+"""A plan as text, one line or a table of its shards, and as a JSON value."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from runner import plan
 from runner.report import units
 from runner.report.tables import table
-from runner.runs import Draft
+from runner.runs.request import Draft
 
 SHARDS_SHOWN = 20
 
@@ -41,3 +43,28 @@ def screen(draft: Draft, parallelism: int) -> str:
     more = f"\nshowing {len(rows)} of {len(shards)} shards; all of them: -o json" if rest else ""
     body = table(("SHARD", "TASKS", "BYTES", "LARGEST TASK"), rows)
     return f"run {draft.base}: {line(draft, parallelism)}\n\n{body}{more}"
+
+
+def document(draft: Draft, parallelism: int) -> dict[str, Any]:
+    """Return what a run of this draft would do, as a JSON value."""
+    return {
+        "kind": "Plan",
+        "id": draft.base,
+        "request": dict(draft.request),
+        "skipped": draft.skipped,
+        "predictedBytes": sum(draft.plan.loads),
+        "longestWorkerBytes": plan.makespan_bytes(draft.plan, parallelism),
+        "roundRobinLongestWorkerBytes": plan.makespan_bytes(draft.round_robin, parallelism),
+        "imbalance": round(plan.imbalance(draft.plan), 4),
+        "shards": [
+            {
+                "shard": number,
+                "predictedBytes": load,
+                "tasks": [
+                    {"task": task.id, "dataTypes": list(task.data_types), "predictedBytes": task.predicted_bytes}
+                    for task in tasks
+                ],
+            }
+            for number, (tasks, load) in enumerate(zip(draft.plan.shards, draft.plan.loads, strict=True))
+        ],
+    }

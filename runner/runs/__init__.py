@@ -1,9 +1,9 @@
-"""Runs: a request's states, what is true of a run, and carrying it out."""
+"""Runs: what is true of one, and carrying it out. How a request becomes one is told by `request` and `submit`."""
 
 from runner.runs.carry import Carrier, Local, follow
 from runner.runs.cluster import Cluster
 from runner.runs.controlled import Controlled
-from runner.runs.request import Draft, draft, tardis_of
+from runner.runs.source import tardis_of
 from runner.runs.state import (
     Ending,
     Failure,
@@ -19,14 +19,12 @@ from runner.runs.state import (
     finish,
     verdict,
 )
-from runner.runs.submit import State, Submission, commit, create, latest_pass, submit
 from runner.runs.tail import LogQuery, LogText, StoreLogs
 
 __all__ = [
     "Carrier",
     "Cluster",
     "Controlled",
-    "Draft",
     "Ending",
     "Failure",
     "Local",
@@ -36,21 +34,14 @@ __all__ = [
     "RunStatus",
     "ShardState",
     "ShardStatus",
-    "State",
     "StoreLogs",
-    "Submission",
     "Watch",
     "cancel",
     "cancelled",
     "clean",
-    "commit",
-    "create",
-    "draft",
     "ending",
     "finish",
     "follow",
-    "latest_pass",
-    "submit",
     "tardis_of",
     "verdict",
 ]

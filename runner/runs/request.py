@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
@@ -19,7 +18,7 @@ from runner.runs.state import ending
 from runner.spec import RunSpec, Selection
 from runner.stages import expected, outputs, sealing
 from runner.store import Store, open_store
-from runner.tardis.client import Limits, Tardis
+from runner.tardis.client import Tardis
 from runner.task import Stage, Task
 
 LAYOUT_VERSION = 1
@@ -37,39 +36,6 @@ class Draft:
     plan: Plan
     round_robin: Plan
     skipped: int
-
-
-def tardis_of(
-    spec: RunSpec,
-    key: str | None,
-    *,
-    stop: threading.Event | None = None,
-    on_bytes: Callable[[int], None] | None = None,
-    anyone_downloaded: Callable[[float], bool] | None = None,
-) -> Tardis:
-    """Return a client with the patience that the spec asks for and one worker's part of its connections."""
-    t = spec.tardis
-    limits = Limits(
-        attempts=t.attempts,
-        backoff_s=t.backoff_s,
-        backoff_max_s=t.backoff_max_s,
-        stall_s=t.stall_s,
-        min_bytes_per_s=t.min_bytes_per_s,
-        min_speed_window_s=t.min_speed_window_s,
-        connect_s=t.connect_s,
-        refusal_s=t.refusal_s,
-        lock_limit_s=t.lock_limit_s,
-    )
-    return Tardis(
-        url=t.url,
-        api_url=t.api_url,
-        key=key,
-        limits=limits,
-        stop=stop or threading.Event(),
-        connections=max(1, t.connections // spec.parallelism),
-        on_bytes=on_bytes,
-        anyone_downloaded=anyone_downloaded,
-    )
 
 
 def request_of(spec: RunSpec, store_url: str, days: tuple[date, ...]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
     from google.cloud.storage import Blob
@@ -23,6 +23,7 @@ AHEAD = 8
 _FIELDS = "items(name,size,generation,crc32c,updated,metadata),nextPageToken"
 _FOLDERS = "prefixes,nextPageToken"
 
+T = TypeVar("T")
 Ask = Callable[..., Any]
 """Begins a list: takes the options of `Client.list_blobs` and returns its iterator."""
 
@@ -43,17 +44,17 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class Page(Generic[T]):
     """What one request found, and what remains of its part."""
 
-    blobs: Sequence[Blob]
+    found: Sequence[T]
     rest: tuple[Part, ...]
 
 
-def listed(prefix: str, fetch: Callable[[Part], Page]) -> Iterator[Blob]:
+def listed(prefix: str, fetch: Callable[[Part], Page[T]]) -> Iterator[T]:
     """Yield what lies under a prefix, ascending by UTF-8 bytes; `fetch` gets one page of a part."""
     page = fetch(Part(prefix, prefix))
-    yield from page.blobs
+    yield from page.found
     if page.rest:
         pool = ThreadPoolExecutor(AHEAD, thread_name_prefix="list")
         try:
@@ -62,19 +63,19 @@ def listed(prefix: str, fetch: Callable[[Part], Page]) -> Iterator[Blob]:
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _in_order(parts: Sequence[Part], submit: Callable[[Part], Future[Page]]) -> Iterator[Blob]:
-    def begun(each: Part | Future[Page]) -> Future[Page]:
+def _in_order(parts: Sequence[Part], submit: Callable[[Part], Future[Page[T]]]) -> Iterator[T]:
+    def begun(each: Part | Future[Page[T]]) -> Future[Page[T]]:
         return submit(each) if isinstance(each, Part) else each
 
-    line: list[Part | Future[Page]] = [*parts]
+    line: list[Part | Future[Page[T]]] = [*parts]
     while line:
         line[:AHEAD] = map(begun, line[:AHEAD])
         page = begun(line.pop(0)).result()
         line[:0] = page.rest
-        yield from page.blobs
+        yield from page.found
 
 
-def fetch_page(ask: Ask, part: Part) -> Page:
+def fetch_page(ask: Ask, part: Part) -> Page[Blob]:
     """Ask for one page of a part and, when there is more, for where to cut what remains."""
     bounds = {"start_offset": part.after or part.start or None, "end_offset": part.end or None}
     found = ask(prefix=part.prefix, fields=_FIELDS, page_token=part.token, **bounds)

@@ -18,6 +18,7 @@ from typing import TextIO
 from runner import ledger, logs, runs
 from runner.errors import ConfigError, DrainedError, RunnerError, TransientError, WorkerExit
 from runner.ledger import RunRecord
+from runner.runs.submit import create
 from runner.spec import Selection
 from runner.stages.commit import Mode
 from runner.stages.tools import Tools
@@ -80,7 +81,7 @@ def _record(me: Identity, store: Store, tardis: Tardis, stop: Stop) -> RunRecord
     waited = 0.0
     while (record := ledger.read_run(store, me.run)) is None:
         if me.shard == 0:
-            return runs.create(me.spec, store, tardis, me.run)
+            return create(me.spec, store, tardis, me.run)
         if waited >= _PLAN_WAIT_S:
             raise TransientError(f"run {me.run}: no plan after {waited:.0f} s; does the worker of shard 0 run?")
         pause = _PLAN_POLL_S * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, no secret

@@ -12,9 +12,8 @@ from typing import Protocol
 from runner import ledger, plan
 from runner.errors import Action, DrainedError, RunnerError, WorkerExit, action_for, gravest
 from runner.ledger import Attempt, Counts, Fold, RunRecord
-from runner.runs import outcomes
 from runner.spec import Selection
-from runner.stages import availability, candles, download, instruments, validate
+from runner.stages import availability, candles, download, instruments, kept, validate
 from runner.stages.tools import Tools
 from runner.store import ABSENT
 from runner.task import Entry, Outcome, Stage, Task
@@ -88,7 +87,7 @@ class Shard:
         """Take over what earlier attempts settled, or ruined for good."""
         self._take_over(e for key, e in folded.entries.items() if ledger.final(e))
         if self._me.spec.select is not Selection.ALL:
-            self._take_over(outcomes.kept(self._tools.store, self._tally.remaining()))
+            self._take_over(kept.kept(self._tools.store, self._tally.remaining()))
         for task in self._tally.remaining():
             if cause := ledger.poisoned(folded, task.id, self._me.run):
                 self._give_up(task, cause)

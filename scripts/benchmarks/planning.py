@@ -27,7 +27,8 @@ from typing import Any
 
 from runner import layout
 from runner.market.grammar import PERPETUAL
-from runner.runs import submit, tardis_of
+from runner.runs import tardis_of
+from runner.runs.submit import submit
 from runner.spec import RunSpec
 from runner.store import open_store
 

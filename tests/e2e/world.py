@@ -24,6 +24,7 @@ from runner import ledger, plan, runs
 from runner.errors import Exit, NotFoundError, PreconditionError
 from runner.ledger import Attempt, RunRecord
 from runner.runs import Local
+from runner.runs.submit import Submission, submit
 from runner.sandbox.tardis import Server
 from runner.spec import RunSpec
 from runner.store import Store, open_store
@@ -111,9 +112,9 @@ class World:
         """Have the processes started from now on die at a point, one of them, once."""
         self.variables.update(CRASH_AT=at, CRASH_MARK=str(self.mark))
 
-    def submit(self, **more: Any) -> runs.Submission:
+    def submit(self, **more: Any) -> Submission:
         spec = self.spec.model_copy(update=more)
-        return runs.submit(spec, self.store, runs.tardis_of(spec, KEY))
+        return submit(spec, self.store, runs.tardis_of(spec, KEY))
 
     def carry_out(self, record: RunRecord, stop: Callable[[], bool] = lambda: False) -> Exit:
         return self.local().carry_out(record, self.spec, stop, lambda _: None)

@@ -14,8 +14,9 @@ import pytest
 
 from runner.errors import Exit
 from runner.ledger import RunRecord
-from runner.runs import Submission, submit, verdict
+from runner.runs import verdict
 from runner.runs.state import FINISHED, finish
+from runner.runs.submit import Submission, submit
 from runner.sandbox.tardis import Options, Server, serve
 from runner.spec import RunSpec, Selection
 from runner.stages.commit import Mode

@@ -34,9 +34,12 @@ _READ: Shape = {
     },
 }
 """All that is read of a pod. What its containers are given and who set which field is ten times as much."""
-
-
 _ALIKE = ("containers", "volumes")
+_READ_OF_EVENT: Shape = {
+    "metadata": dict.fromkeys(("uid", "creationTimestamp")),
+    "involvedObject": {"name": None},
+    **dict.fromkeys(("reason", "message", "lastTimestamp", "eventTime")),
+}
 
 
 def lean(pod: Object) -> Object:
@@ -48,6 +51,16 @@ def lean(pod: Object) -> Object:
     found: Object = _only(pod, _READ)
     spec = found.get("spec", {})
     return {**found, "spec": {**spec, **{key: _alike(json.dumps(spec[key])) for key in _ALIKE if key in spec}}}
+
+
+def lean_event(event: Object) -> Object:
+    """Return an event with only what is read of one: a node that is lost makes one for each of its pods.
+
+    >>> lean_event({"reason": "NodeNotReady", "source": {"component": "node-controller"}})
+    {'reason': 'NodeNotReady'}
+    """
+    found: Object = _only(event, _READ_OF_EVENT)
+    return found
 
 
 @lru_cache(maxsize=64)

@@ -172,7 +172,7 @@ def _wanted(run: str) -> tuple[_Wanted, ...]:
     return (
         _Wanted("jobs", fields=f"metadata.name={run}"),
         _Wanted("pods", labels=f"batch.kubernetes.io/job-name={run}", keep=pods.lean),
-        _Wanted("events", fields="type=Warning"),
+        _Wanted("events", fields="type=Warning", keep=pods.lean_event),
     )
 
 

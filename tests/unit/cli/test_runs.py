@@ -147,6 +147,20 @@ def test_failed_tasks_are_told_and_retry_runs_them_alone(env: dict[str, str], so
     assert retried["tasks"]["total"] == 1
 
 
+def test_status_and_wait_of_a_run_with_failures_load_no_arrow(env: dict[str, str], source: Server) -> None:
+    source.add_faults({"path": HELD, "fault": "corrupt", "kind": "gzip_trailer"})
+    name = run(env, "submit", *TWO_DAYS, "-o", "name").stdout.strip()
+    code = (
+        "import sys; from runner.cli import main; codes = [int(main([word, *sys.argv[1:]])) for word in ('status', 'wait')];"
+        "print(codes, *sorted({'numpy', 'pyarrow'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, name], env=env, capture_output=True, text=True, timeout=100, check=True
+    )
+    assert "ETH-USDT" in done.stderr
+    assert done.stdout.splitlines()[-1] == "[0, 3]"
+
+
 def test_ctrl_c_drains_and_the_same_submit_resumes(env: dict[str, str], source: Server) -> None:
     source.add_faults({"path": HELD, "fault": "hold"})
     words = [*RUNNER, "submit", *TWO_DAYS, "--shards", "1"]

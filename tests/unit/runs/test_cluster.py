@@ -13,9 +13,10 @@ from runner import ledger, runs
 from runner.backends.kubernetes.client import Client
 from runner.errors import ConfigError, Exit, NotAllowedError, NotFoundError, SpecError, TransientError
 from runner.ledger import Attempt
-from runner.runs import Cluster, LogQuery, RunState, State, Watch, place, submit
+from runner.runs import Cluster, LogQuery, RunState, Watch, place
 from runner.runs.place import Place
 from runner.runs.state import CANCELLED, FINISHED, ending
+from runner.runs.submit import State, submit
 from runner.spec import Backend
 from runner.store import ABSENT
 from tests.unit.backends.kubernetes import api as double

@@ -8,8 +8,9 @@ import pytest
 
 from runner import history, layout, ledger, plan, runs
 from runner.errors import ConfigError, Exit, NotFoundError, SpecError
-from runner.runs import State
+from runner.runs.request import draft
 from runner.runs.state import CANCELLED, FINISHED, finish
+from runner.runs.submit import State, create, submit
 from runner.store.memory import MemoryStore
 
 BAD = "*/trades/2024/08/01/ETHUSDT*"
@@ -226,12 +227,12 @@ def test_another_request_under_the_id_is_refused_naming_both(world) -> None:
 
 def test_a_worker_that_plans_must_have_the_spec_of_its_run(world) -> None:
     spec = world.spec()
-    drafted = runs.draft(spec, world.store, world.tardis)
+    drafted = draft(spec, world.store, world.tardis)
     with pytest.raises(ConfigError, match=f"download-00000000 is another request .* {drafted.base}"):
-        runs.create(spec, world.store, world.tardis, "download-00000000")
-    record = runs.create(spec, world.store, world.tardis, drafted.base)
+        create(spec, world.store, world.tardis, "download-00000000")
+    record = create(spec, world.store, world.tardis, drafted.base)
     assert world.submit(spec).record == record
-    assert runs.create(spec, world.store, world.tardis, drafted.base) == record
+    assert create(spec, world.store, world.tardis, drafted.base) == record
 
 
 def test_a_request_that_matches_nothing_is_refused(world) -> None:
@@ -243,7 +244,7 @@ def test_a_request_that_matches_nothing_is_refused(world) -> None:
 
 def test_a_store_in_memory_is_refused(world) -> None:
     with pytest.raises(SpecError, match="memory://"):
-        runs.submit(world.spec(store="memory://x"), MemoryStore("memory://x"), world.tardis)
+        submit(world.spec(store="memory://x"), MemoryStore("memory://x"), world.tardis)
 
 
 def test_failed_tasks_are_those_of_a_run_that_has_to_be_named(world) -> None:
@@ -286,7 +287,7 @@ def test_the_newest_pass_is_the_one_with_the_highest_number(world) -> None:
     for number in (1, 2, 10):
         ledger.write_run(world.store, replace(record, id=f"{record.id}-r{number}"))
         finish(world.store, f"{record.id}-r{number}", FINISHED, {})
-    assert runs.submit(spec, world.store, world.tardis).record.id == f"{record.id}-r11"
+    assert submit(spec, world.store, world.tardis).record.id == f"{record.id}-r11"
 
 
 def test_the_second_run_is_packed_by_what_the_first_one_saw(world) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from runner import plan
 from runner.errors import Exit, NotFoundError
-from runner.runs import State, draft
+from runner.runs.request import draft
+from runner.runs.submit import State
 from runner.spec import Selection
 from runner.stages.report import explain, report
 from runner.task import Stage
