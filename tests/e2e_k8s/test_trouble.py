@@ -74,6 +74,9 @@ def test_a_poisoned_shard_fails_alone_and_retry_runs_exactly_the_rest(make_world
     asked_again = frozenset({path_of(task, "trades")})
     assert world.violations(failed=frozenset({(task.id, "trades")}), shared=asked_again) == []
     world.site.control("DELETE", "faults")
+    same = world.cli("submit", "download")
+    assert (same.returncode, world.run_ids()) == (3, (run,)), same.stderr
+    assert f"runner retry {run}" in same.stderr
     again = world.cli("retry", run, "--wait", "-o", "json")
     assert again.returncode == 0, again.stderr
     document = json.loads(again.stdout)
