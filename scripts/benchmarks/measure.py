@@ -22,6 +22,7 @@ from typing import Any
 
 import compare
 import days
+import planning
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -83,13 +84,14 @@ def _summary(ours: list[dict[str, float]], theirs: list[dict[str, float]]) -> di
 
 
 def memory(folder: Path) -> dict[str, Any]:
-    """Return our peak memory at 1, 5 and 25 million trades."""
+    """Return our peak memory at a fifth of the section's rows, at as many, and at five times as many."""
     peaks = {}
-    for rows in (1_000_000, 5_000_000, 25_000_000):
-        say(f"memory: {rows // 1_000_000} M rows …")
+    for rows in (ROWS["trades"] // 5, ROWS["trades"], ROWS["trades"] * 5):
+        say(f"memory: {rows:,} rows …")
         source = days.day_file("trades", rows, _cache())
         peaks[str(rows)] = job("ours", "trades", source, folder / "memory", "direct")["rss_mb"]
-    return {"peak_mb": peaks, "growth": round(peaks["25000000"] / peaks["1000000"], 3)}
+    least, *_, most = peaks.values()
+    return {"peak_mb": peaks, "growth": round(most / least, 3)}
 
 
 def download(folder: Path, rounds: int) -> dict[str, Any]:
@@ -100,20 +102,15 @@ def download(folder: Path, rounds: int) -> dict[str, Any]:
     place.mkdir(parents=True)
     for symbol in symbols:
         (place / f"{symbol}.csv.gz").symlink_to(source)
-    command = [sys.executable, "-m", "runner", "sandbox", "tardis", "--data", str(folder / "served"), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as server:
-        try:
-            url = next(w for line in server.stdout or () for w in line.split() if w.startswith("http"))
-            where = folder / "where"
-            where.write_text("\n".join((url, *symbols)))
-            costs: dict[str, list[dict[str, float]]] = {"fetch_ours": [], "fetch_vendor": []}
-            for number in range(rounds + 1):
-                say(f"download: round {number} of {rounds} …")
-                for name, known in costs.items():
-                    cost = job(name, "trades", where, folder / name)
-                    known.extend([cost] if number else [])
-        finally:
-            server.terminate()
+    where = folder / "where"
+    costs: dict[str, list[dict[str, float]]] = {"fetch_ours": [], "fetch_vendor": []}
+    with planning.serving("tardis", "--data", str(folder / "served")) as url:
+        where.write_text("\n".join((f"{url}/v1", *symbols)))
+        for number in range(rounds + 1):
+            say(f"download: round {number} of {rounds} …")
+            for name, known in costs.items():
+                cost = job(name, "trades", where, folder / name)
+                known.extend([cost] if number else [])
     ours = costs["fetch_ours"]
     return {"ours": _summary(ours, ours), "tardis-dev": _summary(ours, costs["fetch_vendor"])}
 
@@ -187,7 +184,10 @@ def main() -> None:
             folder.mkdir()
             results[name] = _measured(name, folder, asked.rounds)
             shutil.rmtree(folder)
-    print(json.dumps(results, indent=2) if asked.json else table(results))
+            if not asked.json:
+                print(table({name: results[name]}), end="\n\n", flush=True)
+    if asked.json:
+        print(json.dumps(results, indent=2))
 
 
 def _measured(name: str, folder: Path, rounds: int) -> dict[str, Any]:

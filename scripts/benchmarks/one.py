@@ -61,15 +61,16 @@ def _chunks(source: Path) -> Iterator[bytes]:
 def fetch_ours(kind: str, source: Path, out: Path, *, direct: bool = False) -> None:
     """Fetch every file of a sandbox to disk with our client and its checks of length, framing and MD5."""
     del direct
-    import threading
     from concurrent.futures import ThreadPoolExecutor
 
-    from runner.tardis.client import DayFile, Limits, Tardis
+    from runner.runs import tardis_of
+    from runner.spec import RunSpec
+    from runner.tardis.client import DayFile
 
     url, symbols = source.read_text().split("\n", 1)
-    client = Tardis(
-        url=url, api_url=url, key=None, limits=Limits(), stop=threading.Event(), connections=_CONNECTIONS
-    )  # the first of a month needs no key
+    where = {"url": url, "api_url": url, "connections": _CONNECTIONS}
+    spec = RunSpec(store=f"file://{out}", parallelism=1, tardis=where)
+    client = tardis_of(spec, None)  # the first of a month needs no key
 
     def one(symbol: str) -> None:
         def keep(chunks: Iterator[bytes]) -> None:
