@@ -5,14 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
-from peers import BOOK_COLUMNS, LEVELS, TIMEFRAMES, TRADE_COLUMNS
+from peers import BOOK_COLUMNS, OURS, TIMEFRAMES, TRADE_COLUMNS
 
 RELATIVE = 1e-9
 _ABSOLUTE = 1e-6
-_OURS = {
-    name: f"{name.split('s[')[0]}_{'price' if name.endswith('price') else 'volume'}_{int(name.split('[')[1][0]) + 1}"
-    for name in LEVELS
-}
 
 
 def refuse_other_candles(kind: str, ours: Path, theirs: Path, *, medians: bool = False) -> None:
@@ -21,7 +17,7 @@ def refuse_other_candles(kind: str, ours: Path, theirs: Path, *, medians: bool =
     columns = (*columns, "delay_median") if medians else columns
     for name in TIMEFRAMES:
         mine = pl.read_parquet(ours / f"{name}.parquet")
-        mine = mine.rename({own: peer for peer, own in _OURS.items() if own in mine.columns})
+        mine = mine.rename({own: peer for peer, own in OURS.items() if own in mine.columns})
         filled = "trade_count" if kind == "trades" else "mid_price"
         present = mine[filled].is_not_null() & (mine[filled] != 0)
         left = _plain(mine.filter(present).select(columns))

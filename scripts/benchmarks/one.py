@@ -27,9 +27,13 @@ class _NoPandas:
 
 
 def ours(kind: str, source: Path, out: Path, *, direct: bool = False) -> None:
-    """Convert as the stage download does, from compressed chunks to objects; without medians unless `direct`."""
+    """Convert as the stage download does, from compressed chunks to objects of the columns that everyone makes.
+
+    Without medians unless `direct`.
+    """
     sys.meta_path.insert(0, _NoPandas())
     import numpy as np
+    from peers import BOOK_COLUMNS, OURS, TRADE_COLUMNS
 
     from runner.market import candles
     from runner.market.bars import BUCKETS
@@ -46,7 +50,10 @@ def ours(kind: str, source: Path, out: Path, *, direct: bool = False) -> None:
     with Conversion(subject, out / "ticks.parquet") as conversion:
         conversion.consume(_chunks(source))
         ticks = conversion.finish("0" * 32, source.stat().st_size)
+    columns = [OURS.get(each, each) for each in (TRADE_COLUMNS if kind == "trades" else BOOK_COLUMNS)]
+    columns += ["delay_median"] if direct and kind == "trades" else []
     for key in ticks.candles:
+        ticks.candles[key] = ticks.candles[key].select(columns)
         body, _ = candle_object(ticks, key=key)
         timeframe = key.split("/timeframe-")[1].split("/")[0]
         (out / f"{timeframe}.parquet").write_bytes(body)

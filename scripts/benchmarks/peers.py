@@ -15,6 +15,11 @@ from days import START_US
 TIMEFRAMES = {"15s": 15, "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "4h": 14_400, "24h": 86_400}
 LEVELS = [f"{s}s[{n}].{f}" for n in range(5) for s in ("ask", "bid") for f in ("price", "amount")]
 """The level columns of book_snapshot_5 as the files name them, in their order."""
+OURS = {
+    name: f"{name.split('s[')[0]}_{'price' if name.endswith('price') else 'volume'}_{int(name.split('[')[1][0]) + 1}"
+    for name in LEVELS
+}
+"""What we call them."""
 
 _END_US = START_US + 86_400_000_000
 _FILL = ("id", "side", "price", "amount")
