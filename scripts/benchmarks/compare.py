@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import polars as pl
-from peers import BOOK_COLUMNS, OURS, TIMEFRAMES, TRADE_COLUMNS
+from agreed import BOOK_COLUMNS, OURS, TIMEFRAMES, TRADE_COLUMNS
 
 RELATIVE = 1e-9
 _ABSOLUTE = 1e-6

@@ -14,12 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from agreed import START_US
 
 VERSION = 1
 """Part of a file's name: raise it when the same arguments would give other rows."""
-
-START_US = 1_723_075_200_000_000
-"""Midnight of 2024-08-08, the day of all rows but a few."""
 
 _DAY_US = 86_400_000_000
 _BLOCK_ROWS = 500_000

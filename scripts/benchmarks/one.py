@@ -33,7 +33,7 @@ def ours(kind: str, source: Path, out: Path, *, direct: bool = False) -> None:
     """
     sys.meta_path.insert(0, _NoPandas())
     import numpy as np
-    from peers import BOOK_COLUMNS, OURS, TRADE_COLUMNS
+    from agreed import BOOK_COLUMNS, OURS, TRADE_COLUMNS
 
     from runner.market import candles
     from runner.market.bars import BUCKETS

@@ -10,29 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from days import START_US
-
-TIMEFRAMES = {"15s": 15, "1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "4h": 14_400, "24h": 86_400}
-LEVELS = [f"{s}s[{n}].{f}" for n in range(5) for s in ("ask", "bid") for f in ("price", "amount")]
-"""The level columns of book_snapshot_5 as the files name them, in their order."""
-OURS = {
-    name: f"{name.split('s[')[0]}_{'price' if name.endswith('price') else 'volume'}_{int(name.split('[')[1][0]) + 1}"
-    for name in LEVELS
-}
-"""What we call them."""
+from agreed import LEVELS, START_US, TIMEFRAMES
 
 _END_US = START_US + 86_400_000_000
 _FILL = ("id", "side", "price", "amount")
 _SUMS = ("volume", "value", "trade_count", "buy_volume_sum", "sell_volume_sum", "delay_sum")
-# What readers compare: composable in every row of the table.
-TRADE_COLUMNS = (
-    "timestamp", "open", "high", "low", "close", "volume", "trade_count", "vwap", "buy_volume_sum", "sell_volume_sum",
-    "delay_mean", "delay_max", "delay_min",
-)  # fmt: skip
-BOOK_COLUMNS = (
-    "timestamp", "snapshot_timestamp", *LEVELS, "mid_price", "spread_abs", "spread_bps", "total_bid_volume",
-    "total_ask_volume", "volume_imbalance", "bid_vwap", "ask_vwap",
-)  # fmt: skip
 
 
 def polars(kind: str, source: Path, out: Path, *, direct: bool = False) -> None:
