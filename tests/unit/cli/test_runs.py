@@ -151,7 +151,8 @@ def test_status_and_wait_of_a_run_with_failures_load_no_arrow(env: dict[str, str
     source.add_faults({"path": HELD, "fault": "corrupt", "kind": "gzip_trailer"})
     name = run(env, "submit", *TWO_DAYS, "-o", "name").stdout.strip()
     code = (
-        "import sys; from runner.cli import main; codes = [int(main([word, *sys.argv[1:]])) for word in ('status', 'wait')];"
+        "import sys; from runner.cli import main;"
+        "codes = [int(main([word, *sys.argv[1:]])) for word in ('status', 'wait')];"
         "print(codes, *sorted({'numpy', 'pyarrow'} & set(sys.modules)))"
     )
     done = subprocess.run(
