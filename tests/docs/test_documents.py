@@ -49,6 +49,7 @@ def test_readme_lists_every_exit_code() -> None:
     assert [int(code) for code in re.findall(r"^\| (\d+) \|", section, flags=re.MULTILINE)] == [int(e) for e in Exit]
 
 
+@pytest.mark.timeout(400)  # real days are done, by several processes: a machine with other work needs longer
 def test_lines_of_the_readme_work_in_their_order(terminal: Terminal) -> None:
     lines = [line for line in shell_lines("README.md") if " demo" not in line]
     assert lines

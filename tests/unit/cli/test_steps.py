@@ -58,7 +58,7 @@ def test_a_pipeline_goes_on_where_it_was_and_one_begun_in_a_pod_with_its_install
 ) -> None:
     spec = {"backend": "kubernetes", "namespace": "market", "context": context, "image": "i"}
     request = {**REQUEST, "stage": "pipeline", "allowIncomplete": False}
-    record = RunRecord("pipeline-3f", request, spec, Pin("", 0, 0), 1, 1, 1)
+    record = RunRecord("pipeline-3f", request, spec, Pin("", 0, 0), (Size(1, 1, 1),))
     status = RunStatus("pipeline-3f", RunState.FAILED, (), (), None, None, 0)
     selected = DAYS.partition("2024-08-02 ")[2]
     command = f"runner pipeline --day 2024-08-01 {selected} --backend kubernetes {more}"
