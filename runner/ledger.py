@@ -28,7 +28,7 @@ DEATHS_FAILED = 3
 """A task in flight at this many deaths has failed."""
 PREEMPTIONS_FAILED = 6
 """A task interrupted by this many preemptions has failed."""
-_SETTLED = "settled"
+_SETTLED, _OF_PLAN = "settled", "plan"
 _READ_AT_ONCE = 16
 
 
@@ -126,6 +126,16 @@ class Fold:
     written: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
+class Settled(NamedTuple):
+    """By shard, how many rows its best ledger has settled; and the shards with a ledger that may be of another plan.
+
+    Such a ledger is left by a worker of a run that was removed and submitted again while it could not be stopped.
+    """
+
+    rows: Mapping[int, int]
+    strange: frozenset[int]
+
+
 def sha256(body: bytes) -> str:
     """Return the hash of bytes, in hex.
 
@@ -162,7 +172,13 @@ def write_run(store: Store, record: RunRecord) -> bool:
         "id": record.id,
         "request": record.request,
         "spec": record.spec,
-        "plan": {**asdict(record.plan), "shards": record.sizes},
+        "plan": {
+            **asdict(record.plan),
+            "shards": record.shards,
+            "tasks": record.tasks,
+            "predictedBytes": record.predicted_bytes,
+            "sizes": record.sizes,
+        },
     }
     try:
         store.put(layout.run_record(record.id), canonical(document))
@@ -184,12 +200,13 @@ def read_run(store: Store, run: str) -> RunRecord | None:
             request=document["request"],
             spec=document["spec"],
             plan=Pin(plan["sha256"], plan["size"], plan["crc32c"]),
-            sizes=tuple(Size(*size) for size in plan["shards"]),
+            sizes=tuple(Size(*size) for size in plan["sizes"]),
             created=info.updated,
         )
     except (ValueError, KeyError, TypeError) as e:
         raise ConfigError(
-            f"{info.key} in {store.url} is not a run record ({e}); remove the run: runner clean {run}"
+            f"{info.key} in {store.url} is no run record of this version ({type(e).__name__}: {e}); "
+            f"remove the run: runner clean {run}"
         ) from e
 
 
@@ -208,14 +225,17 @@ def run_ids(store: Store, prefix: str = "") -> Iterator[str]:
             yield info.key.split("/")[1]
 
 
-def write_ledger(store: Store, run: str, attempt: Attempt) -> None:
-    """Write the ledger of an attempt that ends in good order; its metadata says how many of its entries are settled."""
+def write_ledger(store: Store, run: str, attempt: Attempt, plan: Pin | None = None) -> None:
+    """Write the ledger of an attempt that ends in good order.
+
+    Its metadata says how many of its entries are settled, and of which plan they are rows.
+    """
     key = layout.ledger(run, attempt.shard, attempt.attempt)
     body = canonical(
         {"apiVersion": API_VERSION, **_attempt_fields(attempt), "entries": [_entry_fields(e) for e in attempt.entries]}
     )
     settled = sum(entry.outcome.settled for entry in attempt.entries)
-    said = {"exit": str(int(attempt.exit or 0)), _SETTLED: str(settled)}
+    said = {"exit": str(int(attempt.exit or 0)), _SETTLED: str(settled), **({_OF_PLAN: plan.sha256} if plan else {})}
     _replace(store, key, body, {**_metadata(attempt.counts), **said})
 
 
@@ -309,13 +329,17 @@ def read_counts(store: Store, run: str) -> tuple[Attempt, ...]:
     return tuple(found.values())
 
 
-def read_settled(store: Store, run: str) -> Mapping[int, int]:
-    """Return by shard how many entries of its best ledger are settled, from the metadata of one listing."""
-    found: dict[int, int] = {}
-    for info in store.list(f"{layout.run_prefix(run)}shards/"):
+def read_settled(store: Store, record: RunRecord) -> Settled:
+    """Return what ledgers say in the metadata of one listing."""
+    rows: dict[int, int] = {}
+    strange = set()
+    for info in store.list(f"{layout.run_prefix(record.id)}shards/"):
         shard, _ = layout.shard_and_attempt(info.key)
-        found[shard] = max(found.get(shard, 0), int(info.metadata.get(_SETTLED, "0")))
-    return found
+        if info.metadata.get(_OF_PLAN) == record.plan.sha256:
+            rows[shard] = max(rows.get(shard, 0), int(info.metadata.get(_SETTLED, "0")))
+        else:
+            strange.add(shard)
+    return Settled(rows, frozenset(strange))
 
 
 def fold(attempts: Iterable[Attempt], *, alive: frozenset[str] = frozenset()) -> Fold:

@@ -312,6 +312,12 @@ def _changed(store: Store, record: RunRecord, found: str, pinned: str) -> Config
     )
 
 
+def rows(store: Store, record: RunRecord) -> tuple[frozenset[tuple[str, str]], ...]:
+    """Return by shard the rows of a run's plan: (task id, data type)."""
+    shards = decode_bytes(read_plan(store, record)).shards
+    return tuple(frozenset((task.id, each) for task in tasks for each in task.data_types) for tasks in shards)
+
+
 def decode_bytes(body: bytes) -> Plan:
     """Return the plan of a whole plan object.
 

@@ -40,13 +40,18 @@ def find_run(store: Store, name: str | None) -> RunRecord:
 
     Raises NotFoundError, with the nearest id.
     """
+    if name is None and (ids := tuple(ledger.run_ids(store))):
+        return max((ledger.get_run(store, run) for run in ids), key=_created)
+    return ledger.get_run(store, find_id(store, name))
+
+
+def find_id(store: Store, name: str | None) -> str:
+    """Return the id of a run by the only beginning of it. Raises NotFoundError, with the nearest id."""
     if name == "":
         raise SpecError("RUN is empty; give a run's id: runner list")
     ids = sorted(ledger.run_ids(store, name or ""))
     if name in ids or len(ids) == 1:
-        return ledger.get_run(store, name if name in ids else ids[0])
-    if name is None and ids:
-        return max((ledger.get_run(store, run) for run in ids), key=_created)
+        return name if name in ids else ids[0]
     if ids:
         some = ", ".join(ids[:_NAMED]) + (", …" if len(ids) > _NAMED else "")
         raise SpecError(f"run {name}: {len(ids)} runs begin so ({some}); give more of the id")

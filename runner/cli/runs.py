@@ -19,7 +19,7 @@ from runner.cli.given import CLUSTER, WHERE, Given, takes
 from runner.cli.output import API_VERSION, Output, emit, say, say_next, show
 from runner.cli.steps import next_step, places
 from runner.cli.told import RunName, print_run, tell_end
-from runner.errors import Exit, RunnerError, SpecError
+from runner.errors import ConfigError, Exit, RunnerError, SpecError
 from runner.ledger import RunRecord
 from runner.logs import escape
 from runner.report import documents
@@ -27,6 +27,7 @@ from runner.report import run as report
 from runner.report.tables import table
 from runner.runs import Carrier, LogQuery, LogText, RunStatus, Watch
 from runner.spec.values import choice
+from runner.store import Store
 from runner.task import Stage
 
 
@@ -67,8 +68,7 @@ def list_runs(*, stage: OfStage = None, output: Output = "table", given: Given) 
     """List the runs of a store, newest first."""
     store = here.open_spec_store(given.spec())
     carriers = Carriers(store, given)
-    ids = ledger.run_ids(store, f"{stage}-" if stage else "")
-    records = sorted((ledger.get_run(store, run) for run in ids), key=_newest_first)
+    records, unreadable = _records(store, f"{stage}-" if stage else "")
     found = [Watch(store, each).status(_sight(carriers, each), with_failures=False) for each in records]
     show(
         output,
@@ -76,9 +76,22 @@ def list_runs(*, stage: OfStage = None, output: Output = "table", given: Given) 
         table=table(("RUN", "STATE", "TASKS", "FAILED", "SHARDS", "STARTED", "DAYS"), map(_row, records, found)),
         names=(status.id for status in found),
     )
-    if not found:
+    for why in unreadable:
+        say(f"error: {why}")
+    if not found and not unreadable:
         say_next("no runs in this store yet; runner submit starts one")
-    return Exit.DONE
+    return Exit.FAILED if unreadable else Exit.DONE
+
+
+def _records(store: Store, prefix: str) -> tuple[list[RunRecord], list[str]]:
+    """Return the runs of a store, newest first, and why others cannot be read."""
+    found, unreadable = [], []
+    for run in ledger.run_ids(store, prefix):
+        try:
+            found.append(ledger.get_run(store, run))
+        except ConfigError as e:
+            unreadable.append(str(e))
+    return sorted(found, key=_newest_first), unreadable
 
 
 @takes(*WHERE, *CLUSTER)
@@ -193,15 +206,23 @@ def cancel(run: RunName, *, abandon: Abandon = False, output: Output = "table", 
 def clean(run: RunName, *, yes: Yes = False, output: Output = "table", given: Given) -> int:
     """Remove the records of a run that has ended: its plan, ledgers and logs. Data is never touched."""
     store = here.open_spec_store(given.spec())
-    record = here.find_run(store, run)
-    if record.id != run:
-        raise SpecError(f"clean: {run} is not the whole id; if you mean {record.id}, give that")
+    if (found := here.find_id(store, run)) != run:
+        raise SpecError(f"clean: {run} is not the whole id; if you mean {found}, give that")
     if not yes:
-        _ask(f"Remove the records of run {record.id} from {store.url} (its data stays)?")
-    count = Carriers(store, given).of(record).clean(record.id)
-    document = {"kind": "Cleaned", "run": record.id, "objects": count}
-    show(output, document, table=f"removed {count} objects of run {record.id}", names=[record.id])
+        _ask(f"Remove the records of run {run} from {store.url} (its data stays)?")
+    count = _clean(store, run, given)
+    document = {"kind": "Cleaned", "run": run, "objects": count}
+    show(output, document, table=f"removed {count} objects of run {run}", names=[run])
     return Exit.DONE
+
+
+def _clean(store: Store, run: str, given: Given) -> int:
+    try:
+        record = ledger.get_run(store, run)
+    except ConfigError:
+        # What carries it out, if anything still does, is not known; a record like this stops every other command.
+        return runs.clean(store, run, is_readable=False)
+    return Carriers(store, given).of(record).clean(run)
 
 
 def _ask(question: str) -> None:

@@ -158,7 +158,7 @@ class Pass:
         self._means, self._spec, self._able, self._terms, self._run = means, spec, spec, terms, run
         self._day = date.fromisoformat(run.request["days"][0])
         self._task = record.task_of(self._day)
-        self._journal = Journal(means.store, run.id, self._task, uuid.uuid4().hex[:12])
+        self._journal = Journal(means.store, run, self._task, uuid.uuid4().hex[:12])
         self._asked = float("-inf")
         self._is_cancelled = False
         self._unread: tuple[str, ...] = ()

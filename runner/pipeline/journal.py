@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from runner import ledger
 from runner.errors import WorkerExit
-from runner.ledger import Attempt, Counts
+from runner.ledger import Attempt, Counts, RunRecord
 from runner.store import ABSENT, Store
 from runner.task import Entry, Outcome, Task
 
@@ -24,8 +24,9 @@ log = logging.getLogger(__name__)
 class Journal:
     """One attempt at a pass: shard 0 of its run. `attempt` is a name of its own."""
 
-    def __init__(self, store: Store, run: str, task: Task, attempt: str) -> None:
-        self._store, self._run, self._task, self._attempt = store, run, task, attempt
+    def __init__(self, store: Store, run: RunRecord, task: Task, attempt: str) -> None:
+        self._store, self._run, self._task, self._attempt = store, run.id, task, attempt
+        self._plan = run.plan
         self._lines: list[str] = []
         self._generations = {"progress": ABSENT, "log": ABSENT}
         self._beaten = float("-inf")
@@ -54,7 +55,7 @@ class Journal:
         counts = Counts(done=len(entries) - failed, failed=failed, total=1)
         in_flight = () if entries else (self._task.id,)
         ended = Attempt(0, self._attempt, exit_code, tuple(entries), in_flight, counts=counts, error=error)
-        ledger.write_ledger(self._store, self._run, ended)
+        ledger.write_ledger(self._store, self._run, ended, self._plan)
 
     def _state(self, counts: Counts) -> Attempt:
         return Attempt(0, self._attempt, in_flight=(self._task.id,), counts=counts)

@@ -68,13 +68,20 @@ def ending(store: Store, run: str) -> Ending | None:
 def verdict(store: Store, record: RunRecord) -> Exit:
     """Return the exit code that a run deserves, from its size, folded ledgers and ending.
 
-    A ledger whose metadata says that every row of its shard is settled is not opened.
+    A ledger whose metadata says that every row of its shard is settled is not opened. The plan is, where entries may be
+    others than its rows.
     """
     how = ending(store, record.id)
-    settled = ledger.read_settled(store, record.id)
-    rest = {shard: size.rows for shard, size in enumerate(record.sizes) if settled.get(shard, 0) < size.rows}
-    found = outcomes(store, record, how.exits if how else {}, rest) if rest else {}
-    known = all(len(found.get(shard, ())) == rows for shard, rows in rest.items())
+    settled = ledger.read_settled(store, record)
+    rest = {shard: size.rows for shard, size in enumerate(record.sizes) if settled.rows.get(shard, 0) < size.rows}
+    found = dict(outcomes(store, record, how.exits if how else {}, rest)) if rest else {}
+    if doubtful := [n for n in found if n in settled.strange or len(found[n]) != rest[n]]:
+        from runner import plan  # noqa: PLC0415 - Arrow: only where a plan must be read
+
+        rows = plan.rows(store, record)
+        found |= {n: {row: found[n][row] for row in rows[n] if row in found[n]} for n in doubtful}
+        rest |= {n: len(rows[n]) for n in doubtful}
+    known = all(len(found.get(shard, ())) == count for shard, count in rest.items())
     if known and all(entry.outcome.settled for entries in found.values() for entry in entries.values()):
         return Exit.DONE
     if how is not None and how.state == CANCELLED:
@@ -248,15 +255,16 @@ def _run_state(how: Ending | None, shards: tuple[ShardStatus, ...], *, alive: bo
     return RunState.DONE if all(shard.state is ShardState.DONE for shard in shards) else RunState.FAILED
 
 
-def clean(store: Store, run: str) -> int:
+def clean(store: Store, run: str, *, is_readable: bool = True) -> int:
     """Delete everything about a run, never data; return how many objects. Raises SpecError while it is not ended.
 
-    The record goes last, so a clean that was cut off can be repeated; a run whose plan is gone can only be cleaned.
+    The record goes last, so a clean that was cut off can be repeated; a run whose plan is gone or whose record cannot
+    be read can only be cleaned.
     """
     keys = [info.key for info in store.list(layout.run_prefix(run))]
     if not keys:
         raise NotFoundError(f"no run {run} in {store.url}; see them all: runner list")
-    if {layout.run_record(run), layout.plan(run)} <= set(keys) and layout.ending(run) not in keys:
+    if is_readable and {layout.run_record(run), layout.plan(run)} <= set(keys) and layout.ending(run) not in keys:
         raise SpecError(f"run {run} is not ended; first: runner cancel {run}")
     last = (layout.ending(run), layout.run_record(run))
     for key in sorted(keys, key=lambda key: (last.index(key) + 1 if key in last else 0, key)):

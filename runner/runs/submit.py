@@ -65,6 +65,7 @@ def submit(
     if record is not None and ending(store, record.id) is None:
         settle(record)
     if record is not None and ending(store, record.id) is None:
+        plan.open_plan(store, record).close()  # without its plan nobody can carry it out
         return Submission(State.UNFINISHED, record)
     if record is not None and once:
         return Submission(State.ENDED, record)

@@ -227,6 +227,6 @@ class Shard:
             preempted=self._stop.preempted,
             error=self._stop.reason,
         )
-        ledger.write_ledger(self._tools.store, self._me.run, attempt)
+        ledger.write_ledger(self._tools.store, self._me.run, attempt, self._record.plan)
         self._write_log()
         return end

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -142,6 +142,7 @@ class StandIn:
         self._due: deque[tuple[float, Object]] = deque()
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(4)
+        self._writes: list[Future[None]] = []
         self._threads = [threading.Thread(target=each, daemon=True) for each in (self._follow, self._tell)]
         self.late = 0
 
@@ -153,6 +154,9 @@ class StandIn:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._pool.shutdown(cancel_futures=True)
+        for write in self._writes:
+            if not write.cancelled():
+                write.result()
 
     def _follow(self) -> None:
         version, labels = "", f"batch.kubernetes.io/job-name={self._record.id}"
@@ -177,16 +181,17 @@ class StandIn:
         uid, phase = pod["metadata"]["uid"], pod["status"].get("phase")
         if phase == "Running" and uid not in self._begun:
             self._begun.add(uid)
-            self._pool.submit(self._write, pod, is_end=False)
+            self._writes.append(self._pool.submit(self._write, pod, is_end=False))
             self._due.append((time.monotonic() + _LEDGER_AFTER_S, pod))
         elif pods.is_over(pod) and uid not in self._told:
+            self._told.add(uid)
             self.late += 1
-            self._pool.submit(self._write, pod, is_end=True)
+            self._writes.append(self._pool.submit(self._write, pod, is_end=True))
 
     def _tell(self) -> None:
         while not self._stop.is_set():
             if self._due and self._due[0][0] <= time.monotonic():
-                self._pool.submit(self._write, self._due.popleft()[1], is_end=True)
+                self._writes.append(self._pool.submit(self._write, self._due.popleft()[1], is_end=True))
             else:
                 self._stop.wait(0.05)
 
@@ -203,7 +208,8 @@ class StandIn:
         good = len(tasks) if code is WorkerExit.SETTLED else 0
         size = sum(task.predicted_bytes for task in tasks)
         counts = Counts(done=good, failed=len(tasks) - good, total=len(tasks), received_bytes=size)
-        ledger.write_ledger(self._store, self._record.id, Attempt(shard, uid, code, entries, counts=counts))
+        ended = Attempt(shard, uid, code, entries, counts=counts)
+        ledger.write_ledger(self._store, self._record.id, ended, self._record.plan)
         self._told.add(uid)
 
 

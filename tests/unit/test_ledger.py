@@ -60,7 +60,7 @@ def test_the_first_record_of_a_run_stands(store) -> None:
 @pytest.mark.parametrize("body", [b"", b"{", b"null", b"[]", b"{}", b'"x"', b"\xff", b'{"id": 1, "plan": 3}'])
 def test_a_damaged_record_is_named_with_the_way_out(store, body: bytes) -> None:
     store.put(layout.run_record(RUN), body)
-    with pytest.raises(ConfigError, match=rf"{RUN}/run\.json.* is not a run record .*runner clean {RUN}"):
+    with pytest.raises(ConfigError, match=rf"{RUN}/run\.json.* is no run record of this version .*runner clean {RUN}"):
         ledger.read_run(store, RUN)
 
 
@@ -145,10 +145,18 @@ def test_progress_that_a_ledger_followed_is_not_opened() -> None:
 def test_listings_tell_how_much_the_best_ledger_of_a_shard_settles(store) -> None:
     for attempt, outcomes in (("a", "done empty failed"), ("b", "pending failed done")):
         found = tuple(Entry(TASK, f"type-{n}", Outcome(each)) for n, each in enumerate(outcomes.split()))
-        ledger.write_ledger(store, RUN, Attempt(3, attempt, WorkerExit.TASKS_FAILED, found))
-    ledger.write_ledger(store, RUN, Attempt(5, "c", WorkerExit.DRAINED))
+        ledger.write_ledger(store, RUN, Attempt(3, attempt, WorkerExit.TASKS_FAILED, found), RECORD.plan)
+    ledger.write_ledger(store, RUN, Attempt(5, "c", WorkerExit.DRAINED), RECORD.plan)
     ledger.write_progress(store, RUN, Attempt(6, "d"), ABSENT)
-    assert ledger.read_settled(store, RUN) == {3: 2, 5: 0}
+    assert ledger.read_settled(store, RECORD) == ({3: 2, 5: 0}, frozenset())
+
+
+def test_a_ledger_of_another_plan_or_of_none_settles_nothing_by_its_metadata(store) -> None:
+    done = (Entry(TASK, "trades", Outcome.DONE),)
+    ledger.write_ledger(store, RUN, Attempt(3, "a", WorkerExit.SETTLED, done), Pin("1" * 64, 9, 1))
+    ledger.write_ledger(store, RUN, Attempt(4, "b", WorkerExit.SETTLED, done))
+    ledger.write_ledger(store, RUN, Attempt(4, "c", WorkerExit.SETTLED, done), RECORD.plan)
+    assert ledger.read_settled(store, RECORD) == ({4: 1}, frozenset({3, 4}))
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"null", b"[]", b"{}", b'"x"', b"\xff\xfe"])

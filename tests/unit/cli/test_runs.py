@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from runner import layout
 from runner.cli import main
 from runner.sandbox.tardis import Options, Server, serve
+from runner.store import open_store
 
 GENERATED = {
     "exchange": "binance",
@@ -160,6 +162,22 @@ def test_status_and_wait_of_a_run_with_failures_load_no_arrow(env: dict[str, str
     )
     assert "ETH-USDT" in done.stderr
     assert done.stdout.splitlines()[-1] == "[0, 3]"
+
+
+def test_a_run_whose_record_cannot_be_read_hides_no_other_and_is_cleaned(env: dict[str, str]) -> None:
+    names = [run(env, "submit", *TWO_DAYS, "--shards", "1", "--select", s, "-o", "name") for s in ("missing", "all")]
+    old, sound = (done.stdout.strip() for done in names)
+    store, key = open_store(env["RUNNER_STORE"]), layout.run_record(old)
+    record = json.loads(store.get(key))
+    del record["plan"]["sizes"]
+    store.put(key, json.dumps(record).encode(), if_generation=store.head(key).generation)
+    listed = run(env, "list", "-o", "name")
+    assert (listed.returncode, listed.stdout.split()) == (1, [sound])
+    assert listed.stderr.splitlines()[-1].startswith("error: ")
+    assert f"runner clean {old}" in listed.stderr
+    assert run(env, "status", old).returncode == 1
+    assert run(env, "clean", old, "--yes").returncode == 0
+    assert run(env, "list", "-o", "name").stdout.split() == [sound]
 
 
 def test_ctrl_c_drains_and_the_same_submit_resumes(env: dict[str, str], source: Server) -> None:

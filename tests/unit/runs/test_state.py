@@ -8,7 +8,7 @@ import pytest
 from runner import layout, ledger, plan, runs
 from runner.backends.sight import Sight
 from runner.errors import Exit, NotFoundError, SpecError, WorkerExit
-from runner.ledger import Attempt, Counts, RunRecord
+from runner.ledger import Attempt, Counts, Pin, RunRecord
 from runner.runs import LogQuery, LogText, RunState, ShardState, StoreLogs, Watch
 from runner.runs.state import CANCELLED, FINISHED, finish
 from runner.store import ABSENT, open_store
@@ -46,7 +46,8 @@ def write(store, shard: int, code: int | None, *outcomes: str, attempt: str = "a
     if code is None:
         ledger.write_progress(store, RUN, replace(found, in_flight=(IDS[shard],)), ABSENT)
     else:
-        ledger.write_ledger(store, RUN, replace(found, entries=entries(shard, *outcomes, error="why", exit=code)))
+        found = replace(found, entries=entries(shard, *outcomes, error="why", exit=code))
+        ledger.write_ledger(store, RUN, found, ledger.get_run(store, RUN).plan)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,30 @@ def test_rows_that_several_ledgers_settle_in_parts_are_settled(store, record) ->
         write(store, shard, 143, "done", "failed", attempt="older")
         write(store, shard, 0, "failed", "done", attempt="newer")
     finish(store, RUN, FINISHED, {})
+    assert runs.verdict(store, record) is Exit.DONE
+
+
+OTHER = tuple(Entry(f"download/2024-08-08/X{n}", "trades", Outcome.DONE) for n in range(3))
+
+
+def test_entries_of_other_tasks_settle_nothing(store, record) -> None:
+    for shard in (0, 1, 2):
+        write(store, shard, 0, "done")
+    ledger.write_ledger(store, RUN, Attempt(0, "x", WorkerExit.SETTLED, OTHER[:1]))
+    finish(store, RUN, FINISHED, {})
+    assert runs.verdict(store, record) is Exit.FAILED
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_a_ledger_of_the_run_that_was_removed_neither_settles_nor_hides_a_row(store, record, rows) -> None:
+    """Its worker could not be stopped, and ended after the same request had been submitted and planned anew."""
+    for shard in (0, 1, 2):
+        write(store, shard, 65 if shard == 0 else 0, *(("failed", "failed") if shard == 0 else ("done", "empty")))
+    zombie = Attempt(0, "x", WorkerExit.SETTLED, OTHER[:rows])
+    ledger.write_ledger(store, RUN, zombie, Pin("1" * 64, 9, 1))
+    finish(store, RUN, FINISHED, {})
+    assert runs.verdict(store, record) is Exit.INCOMPLETE
+    write(store, 0, 0, "done", "done", attempt="newer")
     assert runs.verdict(store, record) is Exit.DONE
 
 

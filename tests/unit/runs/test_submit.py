@@ -35,6 +35,13 @@ def test_a_new_request_becomes_a_run_with_its_plan(world) -> None:
     assert world.store.head(layout.instruments(spec.start_date)) is not None
 
 
+def test_an_unfinished_run_whose_plan_is_gone_is_not_handed_back(world) -> None:
+    run = world.submit(world.spec()).record.id
+    world.store.delete(layout.plan(run))
+    with pytest.raises(ConfigError, match=rf"no plan .*runner clean {run}"):
+        world.submit(world.spec())
+
+
 @pytest.mark.parametrize(
     "same",
     [
