@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -43,6 +44,9 @@ class Writer:
     def until(self, name: str) -> dict:
         while name not in (answer := self.answer()):
             assert "status" not in answer, answer
+        # It says so before it is: to be woken, it must have stopped.
+        while name == "frozen" and _state(self.child) != "T":
+            time.sleep(0.001)
         return answer
 
     def end(self) -> dict:
@@ -65,6 +69,11 @@ class Writer:
                 self.kill()
         self.process.kill()
         self.process.communicate()
+
+
+def _state(pid: int) -> str:
+    """Return what a process does, as `ps` has it: T is stopped by a signal."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 @pytest.fixture
