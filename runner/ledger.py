@@ -28,7 +28,8 @@ DEATHS_FAILED = 3
 """A task in flight at this many deaths has failed."""
 PREEMPTIONS_FAILED = 6
 """A task interrupted by this many preemptions has failed."""
-_SETTLED, _OF_PLAN = "settled", "plan"
+SETTLED, OF_PLAN = "settled", "plan"
+"""What a ledger says in its metadata: how many entries are settled, and of which plan (its SHA-256) they are rows."""
 _READ_AT_ONCE = 16
 
 
@@ -124,16 +125,6 @@ class Fold:
     preemptions: Mapping[str, int] = field(default_factory=dict)
     peak_bytes: Mapping[str, int] = field(default_factory=dict)
     written: Mapping[tuple[str, str], int] = field(default_factory=dict)
-
-
-class Settled(NamedTuple):
-    """By shard, how many rows its best ledger has settled; and the shards with a ledger that may be of another plan.
-
-    Such a ledger is left by a worker of a run that was removed and submitted again while it could not be stopped.
-    """
-
-    rows: Mapping[int, int]
-    strange: frozenset[int]
 
 
 def sha256(body: bytes) -> str:
@@ -235,7 +226,7 @@ def write_ledger(store: Store, run: str, attempt: Attempt, plan: Pin | None = No
         {"apiVersion": API_VERSION, **_attempt_fields(attempt), "entries": [_entry_fields(e) for e in attempt.entries]}
     )
     settled = sum(entry.outcome.settled for entry in attempt.entries)
-    said = {"exit": str(int(attempt.exit or 0)), _SETTLED: str(settled), **({_OF_PLAN: plan.sha256} if plan else {})}
+    said = {"exit": str(int(attempt.exit or 0)), SETTLED: str(settled), **({OF_PLAN: plan.sha256} if plan else {})}
     _replace(store, key, body, {**_metadata(attempt.counts), **said})
 
 
@@ -327,19 +318,6 @@ def read_counts(store: Store, run: str) -> tuple[Attempt, ...]:
             end = WorkerExit(int(info.metadata["exit"])) if "exit" in info.metadata else None
             found[shard, attempt] = Attempt(shard, attempt, end, counts=counts, updated=info.updated)
     return tuple(found.values())
-
-
-def read_settled(store: Store, record: RunRecord) -> Settled:
-    """Return what ledgers say in the metadata of one listing."""
-    rows: dict[int, int] = {}
-    strange = set()
-    for info in store.list(f"{layout.run_prefix(record.id)}shards/"):
-        shard, _ = layout.shard_and_attempt(info.key)
-        if info.metadata.get(_OF_PLAN) == record.plan.sha256:
-            rows[shard] = max(rows.get(shard, 0), int(info.metadata.get(_SETTLED, "0")))
-        else:
-            strange.add(shard)
-    return Settled(rows, frozenset(strange))
 
 
 def fold(attempts: Iterable[Attempt], *, alive: frozenset[str] = frozenset()) -> Fold:

@@ -313,7 +313,17 @@ def _changed(store: Store, record: RunRecord, found: str, pinned: str) -> Config
 
 
 def rows(store: Store, record: RunRecord) -> tuple[frozenset[tuple[str, str]], ...]:
-    """Return by shard the rows of a run's plan: (task id, data type)."""
+    """Return by shard the rows of a run's plan: (task id, data type).
+
+    >>> from datetime import date
+    >>> from runner.ledger import pin
+    >>> from runner.store.memory import MemoryStore
+    >>> body = encode(Plan(((Task(Stage.VALIDATE, date(2024, 8, 8), "OKX", ("trades",)),),)))
+    >>> store, record = MemoryStore("rows"), RunRecord("validate-3f9a1c20", {}, {}, pin(body), ())
+    >>> _ = store.put(layout.plan(record.id), body)
+    >>> rows(store, record)
+    (frozenset({('validate/2024-08-08/OKX', 'trades')}),)
+    """
     shards = decode_bytes(read_plan(store, record)).shards
     return tuple(frozenset((task.id, each) for task in tasks for each in task.data_types) for tasks in shards)
 

@@ -14,6 +14,7 @@ from runner.backends.sight import Cause, Sight
 from runner.errors import Action, Exit, NotFoundError, PreconditionError, SpecError, WorkerExit, action_for
 from runner.ledger import Attempt, RunRecord
 from runner.runs.outcomes import outcomes
+from runner.runs.settled import read_settled
 from runner.store import Store
 from runner.task import Outcome
 
@@ -72,7 +73,7 @@ def verdict(store: Store, record: RunRecord) -> Exit:
     others than its rows.
     """
     how = ending(store, record.id)
-    settled = ledger.read_settled(store, record)
+    settled = read_settled(store, record)
     rest = {shard: size.rows for shard, size in enumerate(record.sizes) if settled.rows.get(shard, 0) < size.rows}
     found = dict(outcomes(store, record, how.exits if how else {}, rest)) if rest else {}
     if doubtful := [n for n in found if n in settled.strange or len(found[n]) != rest[n]]:

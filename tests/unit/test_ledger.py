@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from runner import layout, ledger
 from runner.errors import ConfigError, NotFoundError, PoisonError, SourceError, TransientError, WorkerExit
 from runner.ledger import Attempt, Counts, Fold, Pin, RunRecord, Size
+from runner.runs.settled import read_settled
 from runner.store import ABSENT, open_store
 from runner.store.memory import MemoryStore
 from runner.task import Entry, Outcome
@@ -148,7 +149,7 @@ def test_listings_tell_how_much_the_best_ledger_of_a_shard_settles(store) -> Non
         ledger.write_ledger(store, RUN, Attempt(3, attempt, WorkerExit.TASKS_FAILED, found), RECORD.plan)
     ledger.write_ledger(store, RUN, Attempt(5, "c", WorkerExit.DRAINED), RECORD.plan)
     ledger.write_progress(store, RUN, Attempt(6, "d"), ABSENT)
-    assert ledger.read_settled(store, RECORD) == ({3: 2, 5: 0}, frozenset())
+    assert read_settled(store, RECORD) == ({3: 2, 5: 0}, frozenset())
 
 
 def test_a_ledger_of_another_plan_or_of_none_settles_nothing_by_its_metadata(store) -> None:
@@ -156,7 +157,7 @@ def test_a_ledger_of_another_plan_or_of_none_settles_nothing_by_its_metadata(sto
     ledger.write_ledger(store, RUN, Attempt(3, "a", WorkerExit.SETTLED, done), Pin("1" * 64, 9, 1))
     ledger.write_ledger(store, RUN, Attempt(4, "b", WorkerExit.SETTLED, done))
     ledger.write_ledger(store, RUN, Attempt(4, "c", WorkerExit.SETTLED, done), RECORD.plan)
-    assert ledger.read_settled(store, RECORD) == ({4: 1}, frozenset({3, 4}))
+    assert read_settled(store, RECORD) == ({4: 1}, frozenset({3, 4}))
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"null", b"[]", b"{}", b'"x"', b"\xff\xfe"])
