@@ -135,7 +135,7 @@ def test_control_c_drains_and_the_next_submit_completes(world: World) -> None:
     with world.command("submit", "download") as submit:
         until(world.is_held, "a body is held")
         submit.send_signal(signal.SIGINT)
-        assert submit.wait(20) == 130
+        assert submit.wait(60) == 130
     assert world.workers() == []
     (run,) = world.run_ids()
     drained = [attempt for attempt in world.attempts(run) if attempt.exit == 143]
@@ -164,7 +164,7 @@ def test_cancel_ends_a_run_and_the_next_submit_is_its_next_pass(world: World, *,
         cancelled = world.cli("cancel", run)
         assert cancelled.returncode == 0, cancelled.stderr
         if is_alive:
-            assert submit.wait(20) == 130
+            assert submit.wait(60) == 130
     until(lambda: not world.workers(), "workers of a cancelled run end", 15)
     assert '"state": "cancelled"' in world.cli("status", run, "-o", "json").stdout
     world.server.clear_faults()

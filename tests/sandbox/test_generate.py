@@ -247,6 +247,6 @@ def test_server_closes_while_it_generates_a_long_day(start, tmp_path):
             pause.wait(0.01)
         begin = time.monotonic()
         server.close()
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 20
         assert client.recv(1) == b""
     assert not list((tmp_path / "cache").iterdir())

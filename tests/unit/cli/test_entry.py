@@ -188,4 +188,4 @@ def test_the_sandbox_serves_until_told_to_stop(tmp_path: Path, sent: signal.Sign
         with urllib.request.urlopen(f"{exports['RUNNER_TARDIS_API_URL']}/exchanges", timeout=10) as reply:
             assert json.load(reply) == []
         process.send_signal(sent)
-        assert process.wait(timeout=10) == code
+        assert process.wait(timeout=60) == code

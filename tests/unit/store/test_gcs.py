@@ -162,7 +162,7 @@ def test_endless_refusal_ends_as_transient_in_bounded_time(server: Server) -> No
         with pytest.raises(TransientError, match="gs://ours") as caught:
             use()
         assert "\n" not in str(caught.value)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("at", [0.0, 0.3, 0.5, 0.99])
@@ -197,7 +197,7 @@ def test_stalls_end_by_their_time_outs(server: Server, store: GcsStore) -> None:
     store.put("a", b"1")  # committed, and its answer stalled
     assert [info.key for info in store.list("")] == ["a", "b"]
     assert store.get("b") == b"2" * 1000
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert generations(server) == 1
 
 

@@ -74,7 +74,7 @@ class RawServer:
 
     def _serve(self, sock: socket.socket) -> None:
         with sock:
-            sock.settimeout(10)
+            sock.settimeout(60)
             head = b""
             try:
                 while b"\r\n\r\n" not in head:
@@ -94,7 +94,7 @@ class RawServer:
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
         for thread in self.threads:
-            thread.join(5)
+            thread.join(60)
 
 
 @pytest.fixture
@@ -119,10 +119,10 @@ def tardis() -> Iterator[Callable[..., Tardis]]:
             "attempts": 2,
             "backoff_s": 0.01,
             "backoff_max_s": 0.05,
-            "stall_s": 2.0,
+            "stall_s": 30.0,
             "min_bytes_per_s": 0,
             "min_speed_window_s": 0.5,
-            "connect_s": 1.0,
+            "connect_s": 10.0,
             "refusal_s": 0.2,
             "lock_limit_s": 0.5,
         }

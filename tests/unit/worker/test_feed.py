@@ -72,19 +72,19 @@ def test_nobody_gets_a_task_while_the_word_is_on_its_way() -> None:
 
     def announce(_names: tuple[str, ...]) -> None:
         asked.set()
-        assert durable.wait(10)
+        assert durable.wait(60)
 
     feed = Feed(tasks(4), announce, least=4)
     taken: list[Task | None] = []
     takers = [threading.Thread(target=lambda: taken.append(feed.take())) for _ in range(3)]
     for taker in takers:
         taker.start()
-    assert asked.wait(10)
+    assert asked.wait(60)
     takers[0].join(0.05)
     assert taken == []
     durable.set()
     for taker in takers:
-        taker.join(10)
+        taker.join(60)
     assert sorted(task.key for task in taken if task) == ["K000", "K001", "K002"]
 
 
