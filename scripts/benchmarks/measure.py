@@ -27,6 +27,8 @@ import planning
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PEERS = ("polars", "duckdb", "pandas", "pandas_tuned")
+PANDAS_2 = ("pandas==2.3.3", "pytz==2025.2")
+"""The last pandas before 3, whose strings are Python objects: what most run, and what the aims were set beside."""
 ROWS = {"trades": 5_000_000, "book_snapshot_5": 2_000_000}
 FILES = 8
 
@@ -35,6 +37,7 @@ AIMS = {
     ("trades", "polars", "cpu_s"): (1.0, "at least"), ("book", "polars", "cpu_s"): (1 / 1.1, "at least"),
     ("trades", "duckdb", "cpu_s"): (1.3, "at least"), ("book", "duckdb", "cpu_s"): (1.2, "at least"),
     ("trades", "pandas", "cpu_s"): (8.0, "at least"), ("book", "pandas", "cpu_s"): (2.5, "at least"),
+    ("trades", "pandas_2", "cpu_s"): (8.0, "at least"), ("book", "pandas_2", "cpu_s"): (2.5, "at least"),
     ("trades", "polars", "bytes"): (1 / 0.65, "at least"), ("book", "polars", "bytes"): (1 / 0.8, "at least"),
 }  # fmt: skip
 
@@ -42,8 +45,9 @@ AIMS = {
 def job(method: str, kind: str, source: Path, out: Path, *more: str) -> dict[str, float]:
     """Run one job in a fresh process and return what it cost."""
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, str(HERE / "one.py"), method, kind, str(source), str(out), *more]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=_environment())
+    env = _environment() | ({"PYTHONPATH": str(_pandas_2())} if method == "pandas_2" else {})
+    command = [sys.executable, str(HERE / "one.py"), method.removesuffix("_2"), kind, str(source), str(out), *more]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     if done.returncode:
         raise SystemExit(f"bench: {method} {kind} ended with {done.returncode}:\n{done.stderr}")
     cost: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -53,6 +57,18 @@ def job(method: str, kind: str, source: Path, out: Path, *more: str) -> dict[str
 def _environment() -> dict[str, str]:
     """Return the environment of every job: compiled modules are kept, so that no round pays for compiling."""
     return {**{k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}, "PYTHONHASHSEED": "0"}
+
+
+def _pandas_2() -> Path:
+    """Return a folder with pandas 2, which no environment holds beside pandas 3, installing it if need be."""
+    folder = _cache() / "-".join(each.replace("==", "-") for each in PANDAS_2)
+    if not folder.exists():
+        say(f"installing {' '.join(PANDAS_2)} …")
+        part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(part), *PANDAS_2]
+        subprocess.run(install, check=True, stdout=sys.stderr)
+        part.rename(folder)
+    return folder
 
 
 def section(kind: str, methods: Mapping[str, str], folder: Path, rounds: int, **check: bool) -> dict[str, Any]:
@@ -191,7 +207,7 @@ def main() -> None:
 
 
 def _measured(name: str, folder: Path, rounds: int) -> dict[str, Any]:
-    peers = dict.fromkeys(PEERS, "")
+    peers = dict.fromkeys((*PEERS, "pandas_2"), "")
     return {
         "startup": startup,
         "trades": lambda: section("trades", peers, folder, rounds),
