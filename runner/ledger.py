@@ -87,7 +87,10 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How far an attempt is: tasks by state, bytes received, the worker's peak resident memory, its last download."""
+    """How far an attempt is: tasks by state, bytes received, the worker's peak resident memory, its last download.
+
+    Of the tasks that are `done`, `pending` wait for the source. It told the worker to wait until `parked_until_us`.
+    """
 
     done: int = 0
     failed: int = 0
@@ -95,6 +98,8 @@ class Counts:
     received_bytes: int = 0
     peak_bytes: int = 0
     last_download_us: int = 0
+    pending: int = 0
+    parked_until_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,19 @@ def modern(words: Sequence[str], commands: Mapping[str, object]) -> list[str]:
         return [*_told(first, ["submit", first], commands), *rest]
     if first in commands or first.startswith("-") or first not in _commands():
         return list(words)
-    return [*_told(first, _commands()[first], commands), *rest]
+    told = _told(first, _commands()[first], commands)
+    for word in rest:
+        _refuse_later(word.partition("=")[0], commands)
+    return [*told, *rest]
+
+
+def _refuse_later(flag: str, commands: Mapping[str, object]) -> None:
+    later = _aliases()["later"].get(flag)
+    if later is not None and not _exists(later, commands):
+        name = f"runner {' '.join(later)}"
+        raise SpecError(
+            f"{flag}: is now a run of its own, `{name}`, which this version does not have yet; leave it out"
+        )
 
 
 def nearest(commands: Mapping[str, object]) -> Mapping[str, str]:

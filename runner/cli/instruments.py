@@ -15,7 +15,7 @@ from runner.cli.given import WHERE, Given, takes
 from runner.cli.output import Output, say, show
 from runner.cli.steps import places
 from runner.errors import Exit, NotFoundError, SpecError
-from runner.market.symbols import exchange_of
+from runner.market.symbols import exchange_of, selects
 from runner.report import instruments as report
 from runner.report.instruments import Listed, Named
 from runner.spec import RunSpec
@@ -25,6 +25,7 @@ from runner.stages import expected
 from runner.stages.instruments import InstrumentTable, read_instruments
 from runner.store import Store
 
+_SHOWN = 3
 _SELECTION = ("venues", "instrumentTypes", "instruments", "maxInstruments")
 Key = Annotated[str, typer.Argument(metavar="KEY", help="An instrument as VENUE:TYPE:SYMBOL.", show_default=False)]
 Day = Annotated[
@@ -50,10 +51,18 @@ def list_instruments(*, day: Day = None, output: Output = "table", given: Given)
 
 @takes(*WHERE)
 def show_instrument(key: Key, *, day: Day = None, output: Output = "table", given: Given) -> int:
-    """Show every column of an instrument or group on a day: its symbols, dates and units."""
+    """Show every column of an instrument or group on a day: its symbols, dates and units.
+
+    KEY may be a selector, such as a symbol of Tardis, that means one of them alone.
+    """
     table = _table(here.open_spec_store(given.spec()), _day(day), given)
     named = {each.instrument_key: each for each in _named(table)}
-    if (found := named.get(key.upper())) is None:
+    meant = [each for each in named.values() if selects(key, each)]
+    found = named.get(key.upper(), meant[0] if len(meant) == 1 else None)
+    if found is None and meant:
+        some = ", ".join(each.instrument_key for each in meant[:_SHOWN]) + (", …" if len(meant) > _SHOWN else "")
+        raise SpecError(f"{shown(key)} means {len(meant)} instruments on {table.day}: {some}; give the key of one")
+    if found is None:
         near = difflib.get_close_matches(key.upper(), named, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise NotFoundError(f"{shown(key)} is not listed on {table.day}{hint}; see: runner instruments list")

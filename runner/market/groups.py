@@ -5,6 +5,7 @@ What a group's file is split by, the underlying of an option, is told from a row
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +17,7 @@ from runner.task import Source
 
 UNPARSED = "UNPARSED"
 """The part that holds the rows of symbols that have no key."""
+_CAPITAL_POINT = re.compile(r"-([0-9]+)D([0-9]+)-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,15 @@ class Group:
 def underlying_of(exchange: str, symbol: str) -> str | None:
     """Return the BASE-QUOTE of an option's key, None where the symbol is not that of an option of ours.
 
+    Rows may have it in capitals, though the venue writes the point of a strike as a small d.
+
     >>> underlying_of("deribit", "BTC-9JUN20-9875-P"), underlying_of("deribit", "XRP_USDC-29DEC23-0d5-C")
     ('BTC-USD', 'XRP-USDC')
-    >>> underlying_of("deribit", "BTC-PERPETUAL")
+    >>> underlying_of("deribit", "BTC-PERPETUAL"), underlying_of("deribit", "XRP_USDC-29DEC23-0D5-C")
+    (None, 'XRP-USDC')
     """
     try:
-        parts = grammar.read(exchange, symbol, OPTION)
+        parts = grammar.read(exchange, _CAPITAL_POINT.sub(r"-\1d\2-", symbol), OPTION)
     except UnreadableError:
         return None
     return f"{parts.base}-{parts.quote}"

@@ -287,11 +287,16 @@ def selects(pattern: str, instrument: Named) -> bool:
     >>> swap = parse_symbol("okex-swap", "BTC-USDT-SWAP", "perpetual", availability=since, day=date(2024, 8, 8))
     >>> [selects(p, swap) for p in ("okx-swap:perp:btc-*", "okex-swap:*:BTC-*", "BTC-USDT-SWAP", "OKX", "*:ETH-*")]
     [True, True, True, False, False]
+    >>> option = parse_symbol("deribit", "XRP_USDC-9AUG24-0d5-C", "option", availability=since, day=date(2024, 8, 8))
+    >>> [selects(p, option) for p in ("XRP_USDC-9AUG24-0d5-C", "xrp_usdc-9aug24-0D5-*")]
+    [True, True]
     """
     wanted = ":".join(PERPETUAL if part == "PERP" and n else part for n, part in enumerate(pattern.upper().split(":")))
     venues = (instrument.venue, instrument.tardis_exchange.upper())
     kind, symbol = instrument.instrument_key.split(":")[1:]
-    names = [text for name in (symbol, instrument.tardis_symbol) for text in (name, *(f"{v}:{name}" for v in venues))]
+    names = [
+        text for name in (symbol, instrument.tardis_symbol.upper()) for text in (name, *(f"{v}:{name}" for v in venues))
+    ]
     keys = [f"{venue}:{kind}:{symbol}" for venue in venues]
     return wanted in venues or any(fnmatchcase(text, wanted) for text in (*keys, *names))
 

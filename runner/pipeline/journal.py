@@ -52,7 +52,8 @@ class Journal:
         """Write log and ledger of the attempt; without entries the task remains in flight."""
         self.flush()
         failed = sum(entry.outcome is Outcome.FAILED for entry in entries)
-        counts = Counts(done=len(entries) - failed, failed=failed, total=1)
+        pending = sum(entry.outcome is Outcome.PENDING for entry in entries)
+        counts = Counts(done=len(entries) - failed, failed=failed, total=1, pending=pending)
         in_flight = () if entries else (self._task.id,)
         ended = Attempt(0, self._attempt, exit_code, tuple(entries), in_flight, counts=counts, error=error)
         ledger.write_ledger(self._store, self._run, ended, self._plan)

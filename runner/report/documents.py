@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from runner.report import run
-from runner.runs import RunStatus
+from runner.runs import RunStatus, ShardStatus
 
 
 def run_document(status: RunStatus) -> dict[str, Any]:
@@ -14,7 +14,7 @@ def run_document(status: RunStatus) -> dict[str, Any]:
         "kind": "Run",
         "id": status.id,
         "state": str(status.state),
-        "tasks": {"total": status.total, "done": status.done, "failed": status.failed},
+        "tasks": _tasks(status),
         "bytes": {"received": status.received_bytes, "predicted": status.predicted_bytes},
         "progress": round(run.progress(status), 4),
         "started": status.started.isoformat() if status.started else None,
@@ -23,7 +23,7 @@ def run_document(status: RunStatus) -> dict[str, Any]:
             {
                 "shard": shard.shard,
                 "state": str(shard.state),
-                "tasks": {"total": shard.total, "done": shard.done, "failed": shard.failed},
+                "tasks": _tasks(shard),
                 "bytes": {"received": shard.received_bytes, "predicted": shard.predicted_bytes},
                 "attempts": shard.attempts,
             }
@@ -44,3 +44,8 @@ def run_document(status: RunStatus) -> dict[str, Any]:
             for failure in status.failures
         ],
     }
+
+
+def _tasks(of: RunStatus | ShardStatus) -> dict[str, int]:
+    """Return tasks by state; `pending` are those among the done that wait for the source."""
+    return {"total": of.total, "done": of.done, "failed": of.failed, "pending": of.pending}

@@ -166,6 +166,7 @@ def _how_far(status: RunStatus) -> str:
         str(status.state),
         f"{status.done:,}/{status.total:,} tasks ({units.percent(status.done, status.total)} %)",
         f"{status.failed:,} failed" if status.failed else "",
+        f"{status.pending:,} pending, not exported yet" if status.pending else "",
         f"{ended:,}/{len(status.shards):,} shards",
     ]
     return "  ".join(fact for fact in facts if fact)

@@ -9,12 +9,13 @@ from runner.spec import RunSpec
 from runner.tardis.client import Limits, Tardis
 
 
-def tardis_of(
+def tardis_of(  # noqa: PLR0913 what a worker wants to hear of, by name
     spec: RunSpec,
     key: str | None,
     *,
     stop: threading.Event | None = None,
     on_bytes: Callable[[int], None] | None = None,
+    on_parked: Callable[[float], None] | None = None,
     anyone_downloaded: Callable[[float], bool] | None = None,
 ) -> Tardis:
     """Return a client with the patience that the spec asks for and one worker's part of its connections."""
@@ -38,5 +39,6 @@ def tardis_of(
         stop=stop or threading.Event(),
         connections=max(1, t.connections // spec.parallelism),
         on_bytes=on_bytes,
+        on_parked=on_parked,
         anyone_downloaded=anyone_downloaded,
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
 from runner import layout, ledger
@@ -114,7 +114,10 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ShardStatus:
-    """How far a shard is: tasks by state, bytes received by its newest attempt, tries so far."""
+    """How far a shard is: tasks by state, bytes received by its newest attempt, tries so far.
+
+    `pending` of the done tasks wait for the source, which told the worker to wait until `parked_until`, if it did.
+    """
 
     shard: int
     state: ShardState
@@ -124,6 +127,8 @@ class ShardStatus:
     received_bytes: int
     predicted_bytes: int
     attempts: int
+    pending: int = 0
+    parked_until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +164,11 @@ class RunStatus:
     def failed(self) -> int:
         """Return how many tasks have failed."""
         return sum(shard.failed for shard in self.shards)
+
+    @property
+    def pending(self) -> int:
+        """Return how many of the done tasks wait for the source."""
+        return sum(shard.pending for shard in self.shards)
 
     @property
     def total(self) -> int:
@@ -202,7 +212,7 @@ class Watch:
             started=record.created,
             updated=updated,
             predicted_bytes=record.predicted_bytes,
-            causes=sight.causes,
+            causes=(*sight.causes, *_parked(record.id, shards)),
             logs=sight.logs,
         )
 
@@ -218,6 +228,8 @@ class Watch:
             received_bytes=newest.counts.received_bytes,
             predicted_bytes=size.predicted_bytes,
             attempts=len(attempts),
+            pending=newest.counts.pending,
+            parked_until=until if (until := _instant(newest.counts.parked_until_us)) > datetime.now(UTC) else None,
         )
 
     def _failures(self, how: Ending | None, of: frozenset[int]) -> tuple[Failure, ...]:
@@ -229,6 +241,19 @@ class Watch:
             if entry.outcome is Outcome.FAILED
         )
         return tuple(sorted(failures, key=lambda each: (each.task_id, each.data_type)))
+
+
+def _instant(us: int) -> datetime:
+    return datetime.fromtimestamp(us / 1_000_000, UTC)
+
+
+def _parked(run: str, shards: Sequence[ShardStatus]) -> Iterator[Cause]:
+    """Yield why shards do not move whose workers the source told to wait."""
+    parked = {s.shard: s.parked_until for s in shards if s.state is ShardState.RUNNING and s.parked_until}
+    if parked:
+        until, first = max(parked.values()), min(parked)
+        message = f"the source told to wait until {until:%H:%M} UTC at the latest, then it goes on by itself"
+        yield Cause("parked", message, f"runner logs {run} --shard {first}", tuple(sorted(parked)))
 
 
 def _age(attempt: Attempt) -> float:

@@ -150,7 +150,7 @@ def _seal(grounds: Grounds, task: Task) -> str:
     found = seals([task], grounds.data_type, grounds.listing.find)
     if found.sealed:
         return "; its candles are sealed"
-    return "; its candles are of older ticks" if found.stale else "; its candles are provisional"
+    return "; its candles are of other ticks than are there now" if found.stale else "; its candles are provisional"
 
 
 def _not_offered(grounds: Grounds, row: Instrument | Group) -> str:

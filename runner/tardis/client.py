@@ -56,7 +56,8 @@ _WITHOUT_DATA = {NOT_AVAILABLE: Outcome.NOT_AVAILABLE, NOT_OFFERED: Outcome.NOT_
 class Tardis:
     """A connection to Tardis, shared by threads.
 
-    `connections` bodies are in flight at most. `on_bytes` is told every received count, from many threads.
+    `connections` bodies are in flight at most. From many threads, `on_bytes` is told every received count, `on_parked`
+    the seconds of every long wait that the source asks for.
     `anyone_downloaded(seconds)`: whether any worker of the run downloaded something in the last `seconds`; asked only
     when the key has been locked by another address for `limits.lock_limit_s` and this object got nothing.
     """
@@ -68,6 +69,7 @@ class Tardis:
     stop: threading.Event = field(repr=False)
     connections: int
     on_bytes: Callable[[int], None] | None = field(default=None, repr=False)
+    on_parked: Callable[[float], None] | None = field(default=None, repr=False)
     anyone_downloaded: Callable[[float], bool] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -105,7 +107,7 @@ class Tardis:
         IntegrityError to have the file fetched again; its other errors end the fetch. Raises TransientError,
         IntegrityError, SourceError, NotAllowedError, ConfigError, DrainedError: each one line that names the file.
         """
-        tries = Tries(str(file), self.limits, self.stop, self._stuck)
+        tries = Tries(str(file), self.limits, self.stop, self._stuck, self.on_parked)
         try:
             fetched = self._settled(file, self._tried(tries, file, consume))
         except TransientError as e:
@@ -192,7 +194,7 @@ class Tardis:
         return raise_for(answer, lock_wait_s=self.limits.backoff_max_s)
 
     def _retried(self, what: str, attempt: Callable[[], T]) -> T:
-        tries = Tries(what, self.limits, self.stop, self._stuck)
+        tries = Tries(what, self.limits, self.stop, self._stuck, self.on_parked)
         try:
             return tries.run(attempt)
         except TransientError as e:

@@ -63,14 +63,11 @@ def read(  # noqa: PLR0913 what a file must be of, by name
     """Yield the rows of a gzipped day file in file order, in the schema `data_type.ticks`.
 
     An empty gzip stream and a header without rows yield nothing. Empty numbers are null. The rows must be of `exchange`
-    and `symbol`, which may be that of a group: then of any symbol, in the schema `data_type.grouped.ticks`. They must
-    have arrived on `day` (UTC; None: any), the day before or the day after.
+    and `symbol`, as it is or in capitals. It may be that of a group: then of any symbol, in the schema
+    `data_type.grouped.ticks`. They must have arrived on `day` (UTC; None: any), the day before or the day after.
     Raises IntegrityError, with the line where there is one, for anything but a sound file.
     """
-    if symbol in GROUPS:
-        rows = _Rows(data_type.grouped, f"{exchange.lower()},".encode(), day)
-    else:
-        rows = _Rows(data_type, f"{exchange.lower()},{symbol.upper()},".encode(), day)
+    rows: _Rows | None = None
     line = 1
     for block in _blocks(inflated(chunks, block_bytes), block_bytes):
         body = block
@@ -79,9 +76,19 @@ def read(  # noqa: PLR0913 what a file must be of, by name
             _check_header(header, data_type)
             line = 2
         if body:
+            rows = rows or _rows(body, data_type, f"{exchange.lower()},", symbol, day)
             batch = _parsed(rows, body, line)
             line += batch.num_rows
             yield batch
+
+
+def _rows(body: bytes, data_type: DataType, exchange: str, symbol: str, day: date | None) -> _Rows:
+    """Return the reader of rows like the first of `body`: symbols in capitals, or as the venue writes them (0d5)."""
+    if symbol in GROUPS:
+        return _Rows(data_type.grouped, exchange.encode(), day)
+    as_written = f"{exchange}{symbol},".encode()
+    prefix = as_written if body.startswith(as_written) else f"{exchange}{symbol.upper()},".encode()
+    return _Rows(data_type, prefix, day)
 
 
 def _blocks(pieces: Iterator[bytes], block_bytes: int) -> Iterator[bytes]:

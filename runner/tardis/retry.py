@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 # The official clients take a longer wait for a used-up quota.
 _QUOTA_S = 300.0
+# A shorter wait is told to nobody: it is over before anyone looks.
+_LONG_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +43,14 @@ class Tries:
 
     `what` is asked for, as log lines name it.
     `stuck(since)`: whether nothing at all came through for too long since that moment of the monotonic clock.
+    `on_parked` is told the seconds of every wait that the source asks for, if they are many.
     """
 
     what: str
     limits: Limits
     stop: threading.Event
     stuck: Callable[[float], bool]
+    on_parked: Callable[[float], None] | None = None
     attempts: int = field(default=0, init=False)
     _failures: int = field(default=0, init=False)
     _refusals: int = field(default=0, init=False)
@@ -96,6 +100,8 @@ class Tries:
             quota = ", a quota is used up" if told.wait_s > _QUOTA_S and not told.locked else ""
             level = logging.WARNING if told.wait_s > _QUOTA_S else logging.INFO
             log.log(level, "%s: %s: parked%s; it goes on by itself", self.what, told, quota)
+            if self.on_parked is not None and self._pause_s >= _LONG_S:
+                self.on_parked(self._pause_s)
 
     def _refused(self, now: float) -> None:
         if self._refused_since is None:

@@ -62,6 +62,7 @@ def _run(me: Identity, stop: Stop, lines: _Tee) -> WorkerExit:
         me.key,
         stop=stop.event,
         on_bytes=lambda count: shard.received(count) if shard else None,
+        on_parked=lambda seconds: shard.parked(seconds) if shard else None,
         anyone_downloaded=lambda seconds: _anyone_downloaded(store, me.run, seconds),
     )
     try:

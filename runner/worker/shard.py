@@ -56,6 +56,7 @@ class Shard:
         self._feed = Feed((), self._announce, least=1)
         self._received_bytes = 0
         self._last_download_us = 0
+        self._parked_until_us = 0
         self._generations = {"progress": ABSENT, "log": ABSENT}
         self._written = 0.0
         self._told = 0.0
@@ -65,6 +66,11 @@ class Shard:
         """Count bytes that came from the source."""
         with self._lock:
             self._received_bytes += count
+
+    def parked(self, seconds: float) -> None:
+        """Take note that the source told to wait so long."""
+        with self._lock:
+            self._parked_until_us = max(self._parked_until_us, time.time_ns() // 1000 + int(seconds * 1_000_000))
 
     def run(self) -> WorkerExit:
         """Do what remains of the shard and write its ledger; return the exit code."""
@@ -173,6 +179,8 @@ class Shard:
                 received_bytes=self._received_bytes,
                 peak_bytes=peak_bytes(),
                 last_download_us=self._last_download_us,
+                pending=self._tally.pending,
+                parked_until_us=self._parked_until_us,
             )
 
     def _snapshot(self, in_flight: Sequence[str]) -> Attempt:

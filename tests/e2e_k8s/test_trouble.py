@@ -80,7 +80,7 @@ def test_a_poisoned_shard_fails_alone_and_retry_runs_exactly_the_rest(make_world
     again = world.cli("retry", run, "--wait", "-o", "json")
     assert again.returncode == 0, again.stderr
     document = json.loads(again.stdout)
-    assert document["tasks"] == {"total": 1, "done": 1, "failed": 0}
+    assert document["tasks"] == {"total": 1, "done": 1, "failed": 0, "pending": 0}
     assert [t.id for tasks in world.plan(document["id"]) for t in tasks] == [task.id]
     served = world.site.bodies
     assert {path for path, count in served.items() if count > 1} == asked_again
@@ -169,7 +169,7 @@ def test_out_of_memory_is_named_with_its_peak_and_the_shard_goes_on_without_the_
     assert [attempt.exit for attempt in attempts] == [None, None, None, 65]
     assert attempts[2].in_flight == (task.id,), "the third time it was not alone"
     status = world.status(run)
-    assert status["tasks"] == {"total": 10, "done": 9, "failed": 1}
+    assert status["tasks"] == {"total": 10, "done": 9, "failed": 1, "pending": 0}
     (failure,) = status["failures"]
     assert failure["task"] == task.id
     assert re.search(r"killed 3 times at it, peak memory [1-9]\d+ MiB", failure["error"])

@@ -133,6 +133,12 @@ def test_what_is_to_come_is_refused_with_its_new_name(runner: Callable, old: str
     )
 
 
+def test_what_an_old_line_asked_beside_is_refused_with_its_new_name(runner: Callable) -> None:
+    code, out, (told, line) = runner(f"run-full-pipeline-candles --upload-to-bigquery {DAY}")
+    assert (code, out, told) == (2, "", "run-full-pipeline-candles is now: runner pipeline")
+    assert line.startswith("error: --upload-to-bigquery: is now a run of its own, `runner submit load`")
+
+
 def test_old_lines_carry_work_out(runner: Callable, tmp_path: Path) -> None:
     assert runner(f"instruments {WHAT} --max-workers 1")[0] == 0
     assert runner(f"download {WHAT} --symbol BTCUSDT --max-workers 1")[0] == 0

@@ -138,6 +138,7 @@ def test_an_instrument_is_shown_with_symbol_dates_and_units(filled) -> None:
     option = json.loads(filled("instruments", "show", OPTION, "-o", "json")[1])["instrument"]
     assert (option["strike"], option["option_type"], option["listed_to"]) == (50000.0, "call", "2024-12-26")
     assert filled("instruments", "show", "deribit:option:options", "-o", "name")[1] == "DERIBIT:OPTION:OPTIONS\n"
+    assert filled("instruments", "show", "btcusdt", "-o", "name")[1] == f"{BTC}\n"
 
 
 def test_changes_are_what_two_days_differ_in(filled) -> None:
@@ -166,6 +167,7 @@ def test_changes_are_what_two_days_differ_in(filled) -> None:
         (("list", "--day", "yesterday"), 2, "--day yesterday"),
         (("show", "BINANCE:SPOT_PAIR:BTC-USDX"), 5, f"did you mean {BTC}?"),
         (("show", "BINANCE:SPOT_PAIR:XRP-USDT"), 5, "not listed on 2024-08-02"),
+        (("show", "*:btc-*"), 2, f"*:btc-* means 3 instruments on 2024-08-02: {BTC}, {OPTION}, {PERP}; give the key"),
         (("changes",), 2, "--start-date and --end-date"),
         (("changes", "--start-date", "2024-08-01", "--end-date", "2024-08-09"), 5, "2024-08-09 yet; make it"),
         (("changes", "--start-date", "2024-08-01", "--end-date", "2024-08-02", "--venues", "upbit"), 5, "UPBIT"),

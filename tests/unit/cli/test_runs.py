@@ -100,11 +100,19 @@ def test_plan_shows_tasks_and_starts_nothing(env: dict[str, str]) -> None:
     assert run(env, "list", "-o", "name").stdout == ""
 
 
+def test_a_run_that_only_waits_for_the_source_says_so(env: dict[str, str]) -> None:
+    asked = ("submit", "download", "--venues", "binance", "--data-types", "trades", "--start-date", "2024-08-04")
+    done = run(env, *asked, "--end-date", "2024-08-04", "-o", "json")
+    document = json.loads(done.stdout)
+    assert (done.returncode, document["tasks"]) == (3, {"total": 2, "done": 2, "failed": 0, "pending": 2})
+    assert "2 pending, not exported yet" in run(env, "status", document["id"]).stdout
+
+
 def test_a_run_is_submitted_shown_validated_explained_and_cleaned(env: dict[str, str]) -> None:
     first = run(env, "submit", "download", *TWO_DAYS, "--shards", "2", "-o", "json")
     document = json.loads(first.stdout)
     assert first.returncode == 0, first.stderr
-    assert (document["state"], document["tasks"]) == ("done", {"total": 4, "done": 4, "failed": 0})
+    assert (document["state"], document["tasks"]) == ("done", {"total": 4, "done": 4, "failed": 0, "pending": 0})
     again = run(env, "submit", "download", *TWO_DAYS, "--shards", "2", "-o", "name")
     assert (again.returncode, again.stdout.strip()) == (0, document["id"])
     assert "nothing to do" in again.stderr

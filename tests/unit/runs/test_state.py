@@ -1,7 +1,7 @@
 """What is true of a run, read from the store alone: verdict, status, logs, and cleaning up."""
 
 from dataclasses import replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
@@ -78,6 +78,20 @@ def test_a_refused_key_is_the_verdict_whatever_else_failed(store, record) -> Non
     write(store, 1, 75, "failed")
     finish(store, RUN, FINISHED, {0: 77, 1: 75})
     assert runs.verdict(store, record) is Exit.NOT_ALLOWED
+
+
+def test_who_waits_for_the_source_is_told(store, record) -> None:
+    soon = datetime.now(UTC) + timedelta(hours=1)
+    until_us = int(soon.timestamp() * 1_000_000)
+    write(store, 0, 0, "done", "pending", done=1, pending=1, total=1)
+    write(store, 1, None, parked_until_us=until_us, total=1)
+    write(store, 2, None, parked_until_us=until_us - 3_700_000_000, total=1)
+    status = runs.Watch(store, record).status(Sight())
+    assert (status.done, status.pending) == (1, 1)
+    (cause,) = status.causes
+    assert (cause.kind, cause.shards, cause.next) == ("parked", (1,), f"runner logs {RUN} --shard 1")
+    assert f"until {soon:%H:%M} UTC" in cause.message
+    assert runs.Watch(store, record).status(Sight(alive=False)).causes == ()
 
 
 def test_rows_that_several_ledgers_settle_in_parts_are_settled(store, record) -> None:

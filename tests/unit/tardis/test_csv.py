@@ -132,6 +132,22 @@ def test_exchange_is_lower_and_symbol_upper_case_whatever_was_asked():
     assert batch.num_rows == 1
 
 
+@pytest.mark.parametrize("block_bytes", [16, 1 << 20])
+@pytest.mark.parametrize("written", ["XRP_USDC-9AUG24-0d5-C", "XRP_USDC-9AUG24-0D5-C"])
+def test_a_symbol_is_in_capitals_or_as_the_venue_writes_it(written, block_bytes):
+    def rows_of(*symbols):
+        text = TRADES + "".join(f"deribit,{symbol},{T},{T + 1},7,buy,1.5,2\n" for symbol in symbols)
+        asked = {"exchange": "deribit", "symbol": "XRP_USDC-9AUG24-0d5-C", "block_bytes": block_bytes}
+        return sum(
+            batch.num_rows for batch in csv.read(iter([gzip.compress(text.encode())]), DATA_TYPES["trades"], **asked)
+        )
+
+    assert rows_of(written, written) == 2
+    for other in ("XRP_USDC-9AUG24-0d6-C", "xrp_usdc-9aug24-0d5-c", written.swapcase()):
+        with pytest.raises(IntegrityError, match="line 3: not a row of deribit,XRP_USDC"):
+            rows_of(written, other)
+
+
 def test_ids_stay_text():
     ids = ["9007199254740993", "007", "", "1e5", "nan", "8a0f-GUID", "0xff", "0XFF", '"quoted"', "a b", "ä"]
     rows = "".join(f"binance,BTCUSDT,{T},{T},{each},unknown,1,2\n" for each in ids)

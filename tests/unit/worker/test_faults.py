@@ -26,8 +26,10 @@ import pytest
 
 import runner.sandbox
 from runner import layout, ledger, plan
+from runner.backends.sight import Sight
 from runner.errors import WorkerExit
 from runner.ledger import RunRecord
+from runner.runs import Watch
 from runner.sandbox.corrupt import CORRUPTIONS
 from runner.sandbox.tardis import Options, Server, serve
 from runner.spec import RunSpec
@@ -72,7 +74,9 @@ class Shards:
         me = Identity(RUN, 0, scratch.name, RunSpec(store=self.store.url), "fake-key-1")
         try:
             tools = Tools(self.store, tardis, scratch, mode)
-            end = Shard(me, self.record(), tools, self.stop, lambda: b"").run()
+            shard = Shard(me, self.record(), tools, self.stop, lambda: b"")
+            tardis.on_parked = shard.parked
+            end = shard.run()
         finally:
             tardis.close()
         assert list(scratch.iterdir()) == []
@@ -453,17 +457,23 @@ def test_a_lock_of_the_key_that_ends_is_waited_for(start: Callable[..., Shards],
 
 
 def test_a_used_up_quota_parks_the_worker_with_a_line_until_it_is_told_to_stop(
-    start: Callable[..., Shards], caplog: pytest.LogCaptureFixture
+    start: Callable[..., Shards], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("runner.worker.shard.PROGRESS_S", 0.05)
     shards = start(limits={"attempts": 1, "lock_limit_s": 60})
     shards.server.add_faults({"path": PATH, **status(429, "transfer limit", Retry_After="3600")})
     ends: list[Any] = []
-    thread = threading.Thread(target=lambda: ends.append(shards.attempt()))
+    thread = threading.Thread(target=lambda: ends.append(shards.attempt()), daemon=True)
     thread.start()
     deadline = time.monotonic() + 60
     while not (lines := [r.getMessage() for r in caplog.records if "3600" in r.getMessage()]):
         assert time.monotonic() < deadline, "no line"
         time.sleep(0.01)
+    watch = Watch(shards.store, shards.record())
+    while not (causes := watch.status(Sight()).causes):
+        assert time.monotonic() < deadline, "no cause"
+        time.sleep(0.01)
+    assert [(cause.kind, cause.shards) for cause in causes] == [("parked", (0,))]
     shards.stop.now("SIGTERM", preempted=True)
     thread.join(60)
     (parked,) = lines

@@ -25,6 +25,7 @@ def test_counts_are_those_of_counting_anew(entries: list[tuple[tuple[str, str], 
         seen[task_id, data_type] = outcome
         whole = [t for t in TASKS if all((t.id, d) in seen for d in t.data_types)]
         bad = [t for t in whole if any(seen[t.id, d] is Outcome.FAILED for d in t.data_types)]
-        assert (tally.done, tally.failed) == (len(whole) - len(bad), len(bad))
+        late = [t for t in whole if t not in bad and any(seen[t.id, d] is Outcome.PENDING for d in t.data_types)]
+        assert (tally.done, tally.failed, tally.pending) == (len(whole) - len(bad), len(bad), len(late))
         left = [(t.id, d) for t in tally.remaining() for d in t.data_types]
         assert left == [pair for pair in PAIRS if pair not in seen]
