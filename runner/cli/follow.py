@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from runner.backends.sight import Sight
 from runner.cli import here
+from runner.cli.given import Given
+from runner.cli.steps import leading
 from runner.errors import Exit
 from runner.ledger import RunRecord
 from runner.report.live import View
@@ -19,21 +21,21 @@ _REST = 3
 """So many times as long as a look at a run took, nobody looks again."""
 
 
-def carry_out(carrier: Carrier, record: RunRecord, spec: RunSpec, store: Store) -> tuple[Exit, RunStatus]:
+def carry_out(carrier: Carrier, record: RunRecord, spec: RunSpec, store: Store, given: Given) -> tuple[Exit, RunStatus]:
     """Bring a run to its end, showing how far it is; what Ctrl-C does is the carrier's. Return verdict and status."""
     watch = Watch(store, record)
-    with here.stoppable() as stop, here.view() as view:
+    with here.stoppable() as stop, here.view(leading(given)) as view:
         here.start_logging(spec)
         code = carrier.carry_out(record, spec, stop.is_set, shown(watch, view))
     return code, watch.status(carrier.settle(record))
 
 
 def follow(
-    carrier: Carrier, record: RunRecord, store: Store, *, timeout_s: float = float("inf")
+    carrier: Carrier, record: RunRecord, store: Store, given: Given, *, timeout_s: float = float("inf")
 ) -> tuple[Exit, RunStatus]:
     """Watch a run, whoever carries it out, until nobody does. Return verdict and status; Ctrl-C ends the watching."""
     watch, deadline = Watch(store, record), time.monotonic() + timeout_s
-    with here.stoppable() as stop, here.view() as view:
+    with here.stoppable() as stop, here.view(leading(given)) as view:
         ended = follow_run(carrier, record, lambda: stop.is_set() or time.monotonic() >= deadline, shown(watch, view))
     status = watch.status(carrier.settle(record))
     if not ended:

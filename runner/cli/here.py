@@ -16,6 +16,7 @@ from runner.cli.output import say
 from runner.errors import NotFoundError, SpecError
 from runner.ledger import RunRecord
 from runner.report.live import Lines, Picture, View
+from runner.report.run import Places, nowhere
 from runner.runs import tardis_of
 from runner.spec import RunSpec
 from runner.store import Store, open_store
@@ -62,14 +63,17 @@ def find_id(store: Store, name: str | None) -> str:
     raise NotFoundError(f"no run {name} in {store.url}{hint}; see them all: runner list")
 
 
-def view() -> View:
-    """Return how to show progress: a picture on a terminal that can draw, else lines."""
+def view(places: Places = nowhere) -> View:
+    """Return how to show progress: a picture on a terminal that can draw, else lines.
+
+    `places` are the options of the commands that are named in it.
+    """
     can_draw = (
         sys.stderr.isatty()
         and os.environ.get("TERM", "") not in _DUMB
         and (sys.stderr.encoding or "").lower().startswith("utf")
     )
-    return Picture() if can_draw else Lines(say)
+    return Picture(places=places) if can_draw else Lines(say, places)
 
 
 class Stop(threading.Event):

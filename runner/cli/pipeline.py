@@ -15,6 +15,7 @@ from runner.cli.given import RUN, SELECTION, SOURCE, WHERE, Given, takes
 from runner.cli.output import Output, say, show
 from runner.cli.place import Memory, Placement, Values, layers
 from runner.cli.requests import placed
+from runner.cli.steps import leading
 from runner.errors import DrainedError, Exit, SpecError, WorkerExit
 from runner.ledger import RunRecord
 from runner.pipeline import AUTO, DayEnd, Means, Source, Terms, Verdict, capped, days_of, newest, run_days
@@ -79,7 +80,7 @@ def pipeline(  # noqa: PLR0913 options
     carriers = Carriers(store, given, over)
     spec = placed(carriers, asked, over)
     days = days_of(_days(day, given, spec), lambda: _now(carriers, spec, lookback_days), lookback_days)
-    with here.stoppable() as stop, here.view() as view:
+    with here.stoppable() as stop, here.view(leading(given)) as view:
         here.start_logging(spec)
         means = _means(spec, store, carriers, stop, view)
         try:

@@ -129,7 +129,7 @@ def carry_out(given: Given, output: str, over: list[Layer], *, wait: bool) -> in
     elif not wait and carrier.start(record, spec):
         status, code = Watch(store, record).status(carrier.settle(record)), Exit.DONE
     else:
-        code, status = follow.carry_out(carrier, record, spec, store)
+        code, status = follow.carry_out(carrier, record, spec, store, given)
     print_run(status, output)
     tell_end(record, status, code, given)
     return code

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 import sys
 from dataclasses import replace
@@ -17,7 +16,7 @@ from runner.cli import follow, here
 from runner.cli.carriers import Carriers
 from runner.cli.given import CLUSTER, WHERE, Given, takes
 from runner.cli.output import API_VERSION, Output, emit, say, say_next, show
-from runner.cli.steps import next_step, places
+from runner.cli.steps import leading, next_step
 from runner.cli.told import RunName, print_run, tell_end
 from runner.errors import ConfigError, Exit, RunnerError, SpecError
 from runner.ledger import RunRecord
@@ -102,7 +101,7 @@ def status(run: MaybeRun = None, *, watch: Follow = False, output: Output = "tab
     record = here.find_run(store, run)
     carrier = Carriers(store, given).of(record)
     if watch:
-        code, found = follow.follow(carrier, record, store)
+        code, found = follow.follow(carrier, record, store, given)
         print_run(found, output)
         tell_end(record, found, code, given)
         return code
@@ -110,7 +109,7 @@ def status(run: MaybeRun = None, *, watch: Follow = False, output: Output = "tab
     size = shutil.get_terminal_size((100, 40))
     picture = report.text(replace(found, causes=(), failures=()), width=size.columns, height=size.lines - 1)
     # Never cut: there are commands to paste in it.
-    why = report.explained(found, places=lambda command: shlex.join(places(given, command)))
+    why = report.explained(found, places=leading(given))
     show(output, documents.run_document(found), table="\n".join((picture.rstrip("\n"), *why)), names=[found.id])
     if (step := next_step(record, found, follow.verdict_of(store, record), given)) is not None:
         say_next(step)
@@ -123,7 +122,7 @@ def wait(run: RunName, *, timeout: Timeout = None, output: Output = "table", giv
     store = here.open_spec_store(given.spec())
     record = here.find_run(store, run)
     limit_s = float("inf") if timeout is None else timeout
-    code, found = follow.follow(Carriers(store, given).of(record), record, store, timeout_s=limit_s)
+    code, found = follow.follow(Carriers(store, given).of(record), record, store, given, timeout_s=limit_s)
     print_run(found, output)
     tell_end(record, found, code, given)
     return code

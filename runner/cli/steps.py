@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from runner.cli.given import CLUSTER, SELECTION, SOURCE, Given
@@ -81,6 +81,11 @@ def places(given: Given, command: str) -> list[str]:
     words = ["--file", str(given.file)] if given.file else []
     words += ["--kubeconfig", given.kubeconfig] if given.kubeconfig and command != "validate" else []
     return [*words, *pasted(given, _PLACES.get(command, _ELSE))]
+
+
+def leading(given: Given) -> Callable[[str], str]:
+    """Return what tells, by a command's name, the options that lead it where the present command was led."""
+    return lambda command: shlex.join(places(given, command))
 
 
 def pasted(given: Given, keys: Iterable[str]) -> list[str]:

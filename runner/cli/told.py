@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Annotated
 
 import typer
 
 from runner.cli.given import Given
 from runner.cli.output import say, say_next, show
-from runner.cli.steps import next_step, places
+from runner.cli.steps import leading, next_step
 from runner.errors import Exit
 from runner.ledger import RunRecord
 from runner.report import documents
@@ -26,7 +25,7 @@ def print_run(status: RunStatus, output: str) -> None:
 
 def tell_end(record: RunRecord, status: RunStatus, code: Exit, given: Given) -> None:
     """Say on stderr what failed and what there is to do next."""
-    for text in report.explained(status, places=lambda command: shlex.join(places(given, command))):
+    for text in report.explained(status, places=leading(given)):
         say(text)
     if (step := next_step(record, status, code, given)) is not None:
         say_next(step)

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from runner.backends.sight import Cause
 from runner.report import grid, run, units
-from runner.report.run import Pace
+from runner.report.run import Pace, Places, nowhere
 from runner.runs import RunStatus
 
 REDRAW_S = 0.5
@@ -66,8 +66,8 @@ class Meter:
 class Lines:
     """A line of plain text at most every ten seconds, and why it does not move, each reason once."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say, self._meter = say, Meter()
+    def __init__(self, say: Callable[[str], None], places: Places = nowhere) -> None:
+        self._say, self._places, self._meter = say, places, Meter()
         self._said: set[Cause] = set()
         self._next_s: float | None = None
 
@@ -79,7 +79,8 @@ class Lines:
         """Write the line."""
         self._next_s = now_s + LINE_S
         self._say(run.line(status, self._meter.pace(status, now_s)))
-        for text in run.causes(replace(status, causes=tuple(c for c in status.causes if c not in self._said))):
+        new = replace(status, causes=tuple(c for c in status.causes if c not in self._said))
+        for text in run.causes(new, places=self._places):
             self._say(text)
         self._said.update(status.causes)
 
@@ -93,11 +94,11 @@ class Lines:
 class Picture:
     """The grid, redrawn in place. It is gone when the watching ends: the last word is a line."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, places: Places = nowhere) -> None:
         # Without a file rich asks for stderr each time, so that log lines can be put above the picture.
         self._console = console or Console(stderr=True, markup=False, highlight=False, emoji=False)
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
-        self._meter, self._next_s = Meter(), 0.0
+        self._places, self._meter, self._next_s = places, Meter(), 0.0
 
     def due(self, now_s: float) -> bool:
         """Tell whether it is time to redraw."""
@@ -107,7 +108,8 @@ class Picture:
         """Redraw."""
         self._next_s = now_s + REDRAW_S
         width, height = self._console.size
-        pieces = run.screen(status, width=width, height=height, pace=self._meter.pace(status, now_s))
+        pace = self._meter.pace(status, now_s)
+        pieces = run.screen(status, width=width, height=height, pace=pace, places=self._places)
         self._live.update(_text(pieces), refresh=True)
 
     def __enter__(self) -> Self:

@@ -86,7 +86,7 @@ def causes(status: RunStatus, *, places: Places = nowhere) -> tuple[str, ...]:
 
 
 def screen(
-    status: RunStatus, *, width: int, height: int, pace: Pace = Pace()
+    status: RunStatus, *, width: int, height: int, pace: Pace = Pace(), places: Places = nowhere
 ) -> tuple[tuple[str, grid.State | None], ...]:
     """Return the pieces of a screen no larger than the terminal; pieces of the grid carry their state.
 
@@ -96,7 +96,7 @@ def screen(
     if len(head[0]) >= width and height > _OTHER_LINES + 1:
         head = [_how_far(status), _how_fast(status, pace)]
     others = _OTHER_LINES - 1 + len(head)
-    said = (*causes(status), *failures(status))
+    said = explained(status, places=places)
     below = [cut(text, width) for text in said][: max(0, height - others - 1)]
     states = cell_states(status.shards)
     rows = grid.rows(states, width - 1, max(1, height - others - len(below)))

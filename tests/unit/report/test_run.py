@@ -128,15 +128,15 @@ def test_lines_come_at_most_every_ten_seconds() -> None:
 
 def test_lines_say_each_reason_once_for_why_nothing_moves() -> None:
     said: list[str] = []
-    causes = (Cause("image", "cannot be had", "kubectl x"), Cause("secret", "not found", "kubectl y"))
-    with Lines(said.append) as lines:
+    causes = (Cause("image", "cannot be had", "kubectl x"), Cause("secret", "not found", f"runner logs {HALF.id} -f"))
+    with Lines(said.append, lambda command: f"--store of-{command}") as lines:
         for number, shown in enumerate((causes[:1], causes, causes)):
             lines.show(replace(HALF, causes=shown), 10.0 * number)
     assert [text for text in said if not text.startswith("run ")] == [
         "why     image: cannot be had",
         "        kubectl x",
         "why     secret: not found",
-        "        kubectl y",
+        f"        runner logs {HALF.id} --store of-logs -f",
     ]
 
 
