@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PEERS = ("polars", "duckdb", "pandas", "pandas_tuned")
 PANDAS_2 = ("pandas==2.3.3", "pytz==2025.2")
-"""The last pandas before 3, whose strings are Python objects: what most run, and what the aims were set beside."""
+"""The last pandas before 3, whose strings are Python objects: the aims were set beside it."""
 ROWS = {"trades": 5_000_000, "book_snapshot_5": 2_000_000}
 FILES = 8
 
@@ -61,7 +61,7 @@ def _environment() -> dict[str, str]:
 
 def _pandas_2() -> Path:
     """Return a folder with pandas 2, which no environment holds beside pandas 3, installing it if need be."""
-    folder = _cache() / "-".join(each.replace("==", "-") for each in PANDAS_2)
+    folder = _cache() / "-".join((*(each.replace("==", "-") for each in PANDAS_2), sys.implementation.cache_tag))
     if not folder.exists():
         say(f"installing {' '.join(PANDAS_2)} …")
         part = folder.with_name(f"{folder.name}.{os.getpid()}.part")
