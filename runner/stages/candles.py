@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from runner import ledger
 from runner.errors import ConfigError, IncompleteError, NotFoundError, PreconditionError, TransientError
 from runner.stages.commit import Mode, StaleError, commit_candles
-from runner.stages.convert import Subject
 from runner.stages.derived import candle_objects
 from runner.stages.inputs import WITH_ROWS, Input, Inputs, inputs, made_of, pieces
 from runner.stages.sealing import current, entry
+from runner.stages.subject import Subject
 from runner.stages.tables import Made, Tables
 from runner.stages.tools import Tools
 from runner.task import Entry, Fact, Outcome, Task

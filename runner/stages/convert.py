@@ -5,7 +5,6 @@ Memory is constant in the size of the file. Nothing here knows the store: the re
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,51 +13,28 @@ from typing import Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from runner import layout
-from runner.ledger import canonical, sha256
 from runner.market.book import BookCandles
-from runner.market.candles import Bars, TradeCandles
-from runner.market.groups import UNPARSED
-from runner.market.names import OPTIONS_CHAIN, is_group
+from runner.market.candles import TradeCandles
+from runner.market.names import OPTIONS_CHAIN
 from runner.market.options import OptionFeatures
 from runner.market.schema import CANDLES as CANDLES_SCHEMA
 from runner.market.schema import (
     DATA_TYPES,
     OPTION_FEATURES,
-    SCHEMA_VERSION,
     TICK_ROW_GROUP,
-    TIMEFRAMES,
-    DataType,
     Digest,
     book_candles_schema,
     book_depth,
     writer_options,
 )
 from runner.stages.oddities import Oddities
+from runner.stages.subject import Span, Subject, facts_of, footer_of
 from runner.tardis import csv
-from runner.task import Outcome, Source, Task
+from runner.task import Outcome
 
 _MEDIAN_BATCH_ROWS = TICK_ROW_GROUP
-
-
-@dataclass(slots=True)
-class Span:
-    """Rows seen so far and the span of their exchange timestamps, µs."""
-
-    rows: int = 0
-    min_ts: int | None = None
-    max_ts: int | None = None
-
-    def add(self, table: pa.Table) -> None:
-        """Take in a table with at least one row."""
-        span = pc.min_max(table["timestamp"].cast(pa.int64()))
-        low, high = span["min"].as_py(), span["max"].as_py()
-        self.rows += table.num_rows
-        self.min_ts = low if self.min_ts is None else min(self.min_ts, low)
-        self.max_ts = high if self.max_ts is None else max(self.max_ts, high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,66 +50,6 @@ class Ticks:
     metadata: Mapping[str, str]
     candles: Mapping[str, pa.Table] = field(default_factory=dict)
     oddities: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """The (task, data type) at hand, and where its instrument is at the source. `part` is the underlying, if split."""
-
-    task: Task
-    data_type: str
-    source: Source
-    part: str = ""
-
-    @property
-    def origin(self) -> str:
-        """Return the name of the file at the source: the one input of these ticks."""
-        return f"tardis:{self.source.exchange}/{self.data_type}/{self.task.day}/{self.source.symbol}"
-
-    @property
-    def venue(self) -> str:
-        """Return the venue of the instrument key."""
-        return self.task.key.split(":", 1)[0]
-
-    @property
-    def key(self) -> str:
-        """Return the instrument key, or what stands for it in the names of a part."""
-        return layout.part_key(self.task.key, self.part) if self.part else self.task.key
-
-    @property
-    def columns(self) -> DataType:
-        """Return what the ticks consist of; those of a group tell the symbol of each row."""
-        data_type = DATA_TYPES[self.data_type]
-        return data_type.grouped if is_group(self.task.key) else data_type
-
-    @property
-    def ticks_key(self) -> str:
-        """Return the key of the ticks object."""
-        return layout.ticks(self.task.day, self.data_type, self.key)
-
-    @property
-    def derived(self) -> Mapping[str, str]:
-        """Return the keys of the objects derived from these ticks, by timeframe; none where none come of them."""
-        if self.part == UNPARSED:
-            return {}
-        parts = (self.part,) if self.part else ()
-        keys = layout.outputs(self.task.day, self.data_type, self.task.key, parts)[:-1]
-        return dict(zip(TIMEFRAMES, keys, strict=True)) if keys else {}
-
-    @property
-    def bars(self) -> Bars:
-        """Return what candles must know of the instrument."""
-        s = self.source
-        return Bars(
-            day=self.task.day,
-            venue=self.venue,
-            key=(self.part or s.symbol) if self.data_type == OPTIONS_CHAIN else self.task.key,
-            inverse=s.inverse,
-            amount_unit=s.amount_unit,
-            contract_size=s.contract_size,
-            listed_from=s.listed_from,
-            listed_to=s.listed_to,
-        )
 
 
 class TickFile:
@@ -161,9 +77,10 @@ class TickFile:
     def finish(self, source_md5: str, source_bytes: int) -> Ticks:
         """Close the file with its facts in the footer; return it with what is derived from it."""
         outcome = Outcome.DONE if self._span.rows else Outcome.EMPTY
-        metadata = _metadata(self._subject, outcome, self._digest.hexdigest(), self._span, source_md5)
-        metadata["source_bytes"] = str(source_bytes)
-        self._writer.add_key_value_metadata(_footer(self._subject, metadata, [self._subject.origin]))
+        inputs = [self._subject.origin]
+        own = {"outcome": str(outcome), "source_md5": source_md5, "source_bytes": str(source_bytes)}
+        metadata = facts_of(self._digest, self._span, inputs, own)
+        self._writer.add_key_value_metadata(footer_of(self._subject, metadata, inputs))
         self._writer.close()
         if (rows := pq.read_metadata(self._path).num_rows) != self._span.rows:
             raise OSError(f"{self._path} holds {rows} rows of the {self._span.rows} written to it")
@@ -216,37 +133,13 @@ class Conversion:
 def nothing(subject: Subject, path: Path, outcome: Outcome, proof: Mapping[str, object]) -> Ticks:
     """Write a zero-row file that says why there are no ticks, with the source's answer as proof."""
     schema = subject.columns.ticks
-    metadata = _metadata(subject, outcome, Digest(schema).hexdigest(), Span(), "")
-    metadata["proof"] = json.dumps(proof, sort_keys=True, default=str)[:1024]
+    inputs = [subject.origin]
+    own = {"outcome": str(outcome), "proof": json.dumps(proof, sort_keys=True, default=str)[:1024]}
+    metadata = facts_of(Digest(schema), Span(), inputs, own)
     with pq.ParquetWriter(path, schema, **writer_options(schema)) as writer:
-        writer.add_key_value_metadata(_footer(subject, metadata, [subject.origin]))
+        writer.add_key_value_metadata(footer_of(subject, metadata, inputs))
     empty = {key: _derived_schema(subject).empty_table() for key in subject.derived.values()}
     return Ticks(subject, path, Span(), metadata, empty)
-
-
-def candle_object(ticks: Ticks, *, key: str) -> tuple[bytes, dict[str, str]]:
-    """Return the Parquet bytes and the metadata of the unsealed candles under `key`, made from these ticks alone."""
-    table, subject = ticks.candles[key], ticks.subject
-    digest = Digest(table.schema)
-    digest.update(table)
-    inputs = [{"data_type": subject.data_type, "day": str(subject.task.day), "digest": ticks.metadata["digest"]}]
-    metadata = {
-        **_metadata(
-            subject,
-            Outcome(ticks.metadata["outcome"]),
-            digest.hexdigest(),
-            Span(rows=table.num_rows),
-            ticks.metadata["source_md5"],
-        ),
-        "inputs": sha256(canonical(inputs)),
-        # Option features go by the clock that day files are cut by: no other file has anything to add.
-        "sealed": "true" if subject.data_type == OPTIONS_CHAIN else "false",
-    }
-    sink = io.BytesIO()
-    with pq.ParquetWriter(sink, table.schema, **writer_options(table.schema)) as writer:
-        writer.write_table(table, row_group_size=max(1, table.num_rows))
-        writer.add_key_value_metadata({**_footer(subject, metadata, inputs), "object": key})
-    return sink.getvalue(), metadata
 
 
 def row_groups(chunks: Iterator[bytes], subject: Subject) -> Iterator[pa.Table]:
@@ -303,31 +196,3 @@ def _derived_schema(subject: Subject) -> pa.Schema:
     if depth is not None:
         return book_candles_schema(depth)
     return OPTION_FEATURES if subject.data_type == OPTIONS_CHAIN else CANDLES_SCHEMA
-
-
-def _metadata(subject: Subject, outcome: Outcome, digest: str, span: Span, source_md5: str) -> dict[str, str]:
-    return {
-        "outcome": str(outcome),
-        "rows": str(span.rows),
-        "min_ts": "" if span.min_ts is None else str(span.min_ts),
-        "max_ts": "" if span.max_ts is None else str(span.max_ts),
-        "source_md5": source_md5,
-        "inputs": sha256(canonical([subject.origin])),
-        "digest": digest,
-        "schema": str(SCHEMA_VERSION),
-    }
-
-
-def _footer(subject: Subject, metadata: Mapping[str, str], inputs: object) -> dict[str, str]:
-    """Return the file's own key-value metadata: the object's facts, what the file is of, and the inputs in full.
-
-    `object` is the key of the ticks, so that a file in another's place is found.
-    """
-    own = {
-        "day": str(subject.task.day),
-        "data_type": subject.data_type,
-        "venue": subject.venue,
-        "key": subject.key,
-        "object": subject.ticks_key,
-    }
-    return {**metadata, **own, "inputs": canonical(inputs).decode()}

@@ -8,53 +8,48 @@ from collections.abc import Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from runner.ledger import canonical
 from runner.market.names import OPTIONS_CHAIN
-from runner.market.schema import SCHEMA_VERSION, Digest, writer_options
-from runner.stages.convert import Subject
+from runner.market.schema import Digest, writer_options
+from runner.stages.convert import Ticks
 from runner.stages.inputs import Inputs
+from runner.stages.subject import Span, Subject, facts_of, footer_of
 from runner.task import Stage
 
-Objects = Mapping[str, tuple[bytes, dict[str, str]]]
-"""Bytes and metadata by key."""
+Object = tuple[bytes, dict[str, str]]
+"""Bytes and metadata."""
+
+
+def candle_object(ticks: Ticks, *, key: str) -> Object:
+    """Return the unsealed candles under `key`, made from these ticks alone."""
+    subject = ticks.subject
+    inputs = [{"data_type": subject.data_type, "day": str(subject.task.day), "digest": ticks.metadata["digest"]}]
+    # Option features go by the clock that day files are cut by: no other file has anything to add.
+    sealed = "true" if subject.data_type == OPTIONS_CHAIN else "false"
+    own = {name: ticks.metadata[name] for name in ("outcome", "source_md5")} | {"sealed": sealed}
+    return _object(subject, key, ticks.candles[key], inputs, own)
 
 
 def candle_objects(
     subject: Subject, tables: Mapping[str, pa.Table], given: Inputs, facts: Mapping[str, str]
-) -> Objects:
-    """Return the objects of tables by timeframe. `facts` go into the metadata of each.
+) -> Mapping[str, Object]:
+    """Return the objects of tables by timeframe, by key. `facts`, the outcome among them, go into the metadata of each.
 
     `sealed` tells whether every input is settled; `stage` that neighbours and joined types were asked for.
     """
-    common = {
-        "source_md5": "",
-        "min_ts": "",
-        "max_ts": "",
-        "inputs": given.hash,
-        "schema": str(SCHEMA_VERSION),
-        "sealed": "true" if given.sealed else "false",
-        **facts,
-    }
+    own = {"sealed": "true" if given.sealed else "false", **facts}
     if subject.data_type != OPTIONS_CHAIN:  # whose download makes the very same
-        common["stage"] = str(Stage.CANDLES)
-    own = {
-        "day": str(subject.task.day),
-        "data_type": subject.data_type,
-        "venue": subject.venue,
-        "key": subject.key,
-        "inputs": canonical(given.document).decode(),
-    }
-    return {subject.derived[name]: _object(subject.derived[name], table, common, own) for name, table in tables.items()}
+        own["stage"] = str(Stage.CANDLES)
+    keys = {subject.derived[name]: table for name, table in tables.items()}
+    return {key: _object(subject, key, table, given.document, own) for key, table in keys.items()}
 
 
-def _object(
-    key: str, table: pa.Table, common: Mapping[str, str], own: Mapping[str, str]
-) -> tuple[bytes, dict[str, str]]:
-    digest = Digest(table.schema)
+def _object(subject: Subject, key: str, table: pa.Table, inputs: object, own: Mapping[str, str]) -> Object:
+    digest, span = Digest(table.schema), Span()
     digest.update(table)
-    metadata = {**common, "rows": str(table.num_rows), "digest": digest.hexdigest()}
+    span.add(table)
+    metadata = facts_of(digest, span, inputs, own)
     sink = io.BytesIO()
     with pq.ParquetWriter(sink, table.schema, **writer_options(table.schema)) as writer:
         writer.write_table(table, row_group_size=max(1, table.num_rows))
-        writer.add_key_value_metadata({**metadata, **own, "object": key})
+        writer.add_key_value_metadata({**footer_of(subject, metadata, inputs), "object": key})
     return sink.getvalue(), metadata

@@ -14,8 +14,10 @@ from runner.errors import ConfigError, TransientError
 from runner.market.names import OPTIONS_CHAIN
 from runner.stages import outputs
 from runner.stages.commit import Mode, commit, refuse_other
-from runner.stages.convert import Conversion, Subject, Ticks, candle_object, nothing
+from runner.stages.convert import Conversion, Ticks, nothing
+from runner.stages.derived import candle_object
 from runner.stages.split import SplitConversion, parts_of, path_of
+from runner.stages.subject import Subject
 from runner.stages.tools import Tools
 from runner.tardis.client import DayFile, Fetched
 from runner.task import Entry, Fact, Outcome, Task

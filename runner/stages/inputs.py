@@ -16,8 +16,8 @@ from runner import layout
 from runner.ledger import canonical, sha256
 from runner.market.names import OPTIONS_CHAIN, book_depth, is_group
 from runner.stages import content
-from runner.stages.convert import Subject
 from runner.stages.split import parts_of
+from runner.stages.subject import Subject
 from runner.store import ObjectInfo
 from runner.task import Outcome, Task
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from runner import layout
 from runner.market.schema import SCHEMA_VERSION
 from runner.stages import content
-from runner.stages.convert import Subject
 from runner.stages.expected import Day
 from runner.stages.inputs import Find, Inputs, inputs, made_of, pieces
+from runner.stages.subject import Subject
 from runner.store import ObjectInfo, Store
 from runner.task import Entry, Fact, Outcome, Stage, Task
 

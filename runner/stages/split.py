@@ -19,8 +19,9 @@ import pyarrow as pa
 from runner import layout
 from runner.market.groups import UNPARSED, underlying_of
 from runner.market.schema import TICK_ROW_GROUP
-from runner.stages.convert import Subject, TickFile, Ticks, row_groups
+from runner.stages.convert import TickFile, Ticks, row_groups
 from runner.stages.oddities import Oddities
+from runner.stages.subject import Subject
 
 WAITING_ROWS_MAX = 4 * TICK_ROW_GROUP
 """Rows that wait altogether: some 120 MB."""

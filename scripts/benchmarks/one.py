@@ -38,7 +38,9 @@ def ours(kind: str, source: Path, out: Path, *, direct: bool = False) -> None:
     from runner.market import candles
     from runner.market.bars import BUCKETS
     from runner.market.names import TIMEFRAMES
-    from runner.stages.convert import Conversion, Subject, candle_object
+    from runner.stages.convert import Conversion
+    from runner.stages.derived import candle_object
+    from runner.stages.subject import Subject
     from runner.task import Source, Stage, Task
 
     if not direct:

@@ -229,6 +229,8 @@ def test_a_day_alone_is_provisional_and_sealed_by_its_neighbours(store: Store) -
     entry = make(store)
     assert (entry.facts["sealed"], entry.facts["written"]) == (True, True)
     assert facts_of(store)["sealed"] == "true"
+    bars = MIDNIGHT, MIDNIGHT + DAY_US - 3_600 * SECOND
+    assert tuple(int(facts_of(store)[name]) for name in ("min_ts", "max_ts")) == bars
     assert len(inputs_of(store)) == 9
     assert differences(table_of(store, "1h"), oracle(files, "1h")) == []
     again = make(store)

@@ -18,7 +18,9 @@ import pytest
 from runner import layout
 from runner.errors import IntegrityError
 from runner.market.schema import DATA_TYPES, Digest
-from runner.stages.convert import Conversion, Subject, Ticks, candle_object, nothing
+from runner.stages.convert import Conversion, Ticks, nothing
+from runner.stages.derived import candle_object
+from runner.stages.subject import Subject
 from runner.task import Outcome, Source, Stage, Task
 
 SAMPLES = Path(__file__).parents[3] / "runner" / "sandbox" / "data" / "binance"
@@ -250,6 +252,8 @@ def test_candle_objects_say_what_they_are_made_from(tmp_path: Path) -> None:
         {"data_type": "trades", "day": "2024-08-08", "digest": ticks.metadata["digest"]}
     ]
     assert (known["sealed"], known["rows"], known["object"]) == ("false", "1440", key)
+    first = micros(datetime(2024, 8, 8, tzinfo=UTC))
+    assert (known["min_ts"], known["max_ts"]) == (str(first), str(first + 1_439 * 60_000_000))
     digest = Digest(table.schema.remove_metadata())
     digest.update(table.replace_schema_metadata(None))
     assert digest.hexdigest() == known["digest"] == metadata["digest"]

@@ -11,8 +11,10 @@ import pytest
 from runner import layout
 from runner.stages import candles, sealing
 from runner.stages.commit import Mode, commit
-from runner.stages.convert import Subject, Ticks, candle_object
+from runner.stages.convert import Ticks
+from runner.stages.derived import candle_object
 from runner.stages.split import SplitConversion
+from runner.stages.subject import Subject
 from runner.store import Store
 from runner.store.memory import MemoryStore
 from runner.task import Outcome, Source, Stage, Task

@@ -21,8 +21,9 @@ from runner.errors import ConflictError, IntegrityError
 from runner.market.options import OptionFeatures
 from runner.market.schema import DATA_TYPES, OPTION_FEATURES
 from runner.stages import content, download, outputs
-from runner.stages.convert import Subject, Ticks
+from runner.stages.convert import Ticks
 from runner.stages.split import WAITING_ROWS_MAX, SplitConversion
+from runner.stages.subject import Subject
 from runner.task import Outcome, Source, Stage, Task
 
 DAY = date(2024, 8, 8)
