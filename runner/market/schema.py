@@ -114,6 +114,8 @@ def writer_options(schema: pa.Schema) -> dict[str, Any]:
         "use_dictionary": [name for name, encoding in encodings.items() if encoding == DICTIONARY],
         "column_encoding": {name: encoding for name, encoding in encodings.items() if encoding != DICTIONARY},
         "write_statistics": True,
+        # Every type here is told by Parquet's own schema; Arrow's beside it is most of a small object's footer.
+        "store_schema": False,
     }
 
 

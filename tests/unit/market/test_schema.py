@@ -146,6 +146,7 @@ def test_every_schema_is_written_with_the_promised_encodings_and_read_back(tmp_p
         written, read = Digest(schema), Digest(schema)
         written.update(rows)
         read.update(file.read())
+        assert file.schema_arrow == schema
     assert written.hexdigest() == read.hexdigest()
 
 
