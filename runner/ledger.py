@@ -28,6 +28,8 @@ DEATHS_FAILED = 3
 """A task in flight at this many deaths has failed."""
 PREEMPTIONS_FAILED = 6
 """A task interrupted by this many preemptions has failed."""
+DAYS = "days"
+"""What a run record says in its metadata: the first and the last day asked for."""
 SETTLED, OF_PLAN = "settled", "plan"
 """What a ledger says in its metadata: how many entries are settled, and of which plan (its SHA-256) they are rows."""
 _READ_AT_ONCE = 16
@@ -59,7 +61,8 @@ class RunRecord:
 
     `request` is the canonical request that the id is derived from, `spec` the whole specification as JSON values,
     `plan` pins the plan object, `created` is the store's time of the commit. `sizes` are the shards': who only follows
-    a run need not open its plan, which takes as long and as much memory as it has shards.
+    a run need not open its plan, which takes as long and as much memory as it has shards. `replaces` tells that what is
+    in the store is made anew: all was asked for, by this run or by the one that it retries.
     """
 
     id: str
@@ -67,6 +70,7 @@ class RunRecord:
     spec: Mapping[str, Any]
     plan: Pin
     sizes: tuple[Size, ...]
+    replaces: bool = False
     created: datetime | None = None
 
     @property
@@ -129,7 +133,6 @@ class Fold:
     deaths: Mapping[str, int] = field(default_factory=dict)
     preemptions: Mapping[str, int] = field(default_factory=dict)
     peak_bytes: Mapping[str, int] = field(default_factory=dict)
-    written: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 def sha256(body: bytes) -> str:
@@ -168,6 +171,7 @@ def write_run(store: Store, record: RunRecord) -> bool:
         "id": record.id,
         "request": record.request,
         "spec": record.spec,
+        "replaces": record.replaces,
         "plan": {
             **asdict(record.plan),
             "shards": record.shards,
@@ -177,7 +181,8 @@ def write_run(store: Store, record: RunRecord) -> bool:
         },
     }
     try:
-        store.put(layout.run_record(record.id), canonical(document))
+        days = record.request.get("days")
+        store.put(layout.run_record(record.id), canonical(document), metadata={DAYS: "/".join(days)} if days else None)
     except PreconditionError:
         return False
     return True
@@ -197,6 +202,7 @@ def read_run(store: Store, run: str) -> RunRecord | None:
             spec=document["spec"],
             plan=Pin(plan["sha256"], plan["size"], plan["crc32c"]),
             sizes=tuple(Size(*size) for size in plan["sizes"]),
+            replaces=document.get("replaces", document["request"].get("select") == "all"),
             created=info.updated,
         )
     except (ValueError, KeyError, TypeError) as e:
@@ -204,6 +210,21 @@ def read_run(store: Store, run: str) -> RunRecord | None:
             f"{info.key} in {store.url} is no run record of this version ({type(e).__name__}: {e}); "
             f"remove the run: runner clean {run}"
         ) from e
+
+
+def days_of(store: Store, info: ObjectInfo) -> tuple[str, str] | None:
+    """Return the first and the last day that a run was asked for, by what is listed of its record; None if unknown.
+
+    Records of earlier versions must be read for it.
+    """
+    first, _, last = info.metadata.get(DAYS, "").partition("/")
+    if last:
+        return first, last
+    try:
+        record = read_run(store, info.key.split("/")[1])
+    except ConfigError:
+        return None
+    return tuple(record.request["days"]) if record and "days" in record.request else None
 
 
 def get_run(store: Store, run: str) -> RunRecord:
@@ -325,10 +346,10 @@ def read_counts(store: Store, run: str) -> tuple[Attempt, ...]:
     return tuple(found.values())
 
 
-def fold(attempts: Iterable[Attempt], *, alive: frozenset[str] = frozenset()) -> Fold:
+def fold(attempts: Iterable[Attempt]) -> Fold:
     """Fold attempts, oldest first: a settled outcome wins over an unsettled one, a later one over an earlier.
 
-    Attempts named in `alive` are not counted as dead. An attempt without a ledger died with its tasks in flight.
+    An attempt without a ledger died with its tasks in flight.
 
     >>> failed, done = Entry("t", "trades", Outcome.FAILED), Entry("t", "trades", Outcome.DONE)
     >>> folded = fold([Attempt(0, "a", WorkerExit.SETTLED, (done,)), Attempt(0, "b", None, (failed,), ("t",))])
@@ -338,11 +359,8 @@ def fold(attempts: Iterable[Attempt], *, alive: frozenset[str] = frozenset()) ->
     entries: dict[tuple[str, str], Entry] = {}
     deaths: Counter[str] = Counter()
     preemptions: Counter[str] = Counter()
-    written: Counter[tuple[str, str]] = Counter()
     peak: dict[str, int] = {}
     for attempt in attempts:
-        if attempt.attempt in alive:
-            continue
         if attempt.exit is None:
             deaths.update(set(attempt.in_flight))
             peak.update({t: max(peak.get(t, 0), attempt.counts.peak_bytes) for t in attempt.in_flight})
@@ -350,10 +368,9 @@ def fold(attempts: Iterable[Attempt], *, alive: frozenset[str] = frozenset()) ->
             preemptions.update(set(attempt.in_flight))
         for entry in attempt.entries:
             key = (entry.task_id, entry.data_type)
-            written[key] += bool(entry.facts.get("written"))
             if key not in entries or entry.outcome.settled or not entries[key].outcome.settled:
                 entries[key] = entry
-    return Fold(entries, deaths, preemptions, peak, written)
+    return Fold(entries, deaths, preemptions, peak)
 
 
 def failure(entry: Entry, error: RunnerError, **facts: Fact) -> Entry:

@@ -73,6 +73,10 @@ class Given:
         """Return this with what files of values say of the run itself. Raises SpecError."""
         return replace(self, layers=requests(files or ()))
 
+    def under(self, name: str, spec: Mapping[str, Any]) -> Given:
+        """Return this with a spec under all that files and options say, and over the environment."""
+        return replace(self, layers=((name, spec), *self.layers))
+
     def resolve(self, *, need_store: bool = True) -> Resolved:
         """Return the resolved spec. Raises SpecError."""
         return resolve(self.flags, self.file, env=os.environ, cwd=Path.cwd(), need_store=need_store, layers=self.layers)

@@ -35,6 +35,8 @@ Stage = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", "--force-download", help="Do everything again: --select all.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Follow a cluster's run to its end and return its verdict.")]
+_NOT_OF_A_RUN = WHERE
+"""What a retry takes from the command at hand and not from the run: where its store is now, how much it tells."""
 _RESOURCES = tuple(key for key in RUN if key not in ("select", "parent"))
 
 
@@ -95,7 +97,8 @@ def retry(  # noqa: PLR0913 options
 ) -> int:
     """Run again, as a new small run, the tasks of RUN that have no settled outcome.
 
-    On a cluster its pods get the values that those of RUN had; --placement, --values and --memory lie over them.
+    It is carried out as RUN was, at the same source and as deep, and its pods get the values that those of RUN had;
+    options, --file, --placement, --values and --memory lie over that.
     """
     store = here.open_spec_store(given.spec())
     record = here.find_run(store, run)
@@ -103,8 +106,9 @@ def retry(  # noqa: PLR0913 options
         raise SpecError(f"run {record.id} is a pipeline, whose next pass is: {next_pass(record, given)}")
     asked = {key: record.request[key] for key in ("stage", *SELECTION[2:])}
     first, last = record.request["days"]
-    where = {key: value for key in PLACE if given.flags.get(key) is None and (value := record.spec.get(key))}
-    again = given.over(values).also(**asked, **where, startDate=first, endDate=last, select="failed", parent=record.id)
+    began_as = {key: value for key, value in record.spec.items() if key not in _NOT_OF_A_RUN}
+    again = given.over(values).under(f"run {record.id}", began_as)
+    again = again.also(**asked, startDate=first, endDate=last, select="failed", parent=record.id)
     began = place.read(store, record.id)
     over = [*(began.values if began else ()), *layers(placement, values, memory)]
     return carry_out(again, output, over, wait=wait)

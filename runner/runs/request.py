@@ -11,7 +11,7 @@ from typing import Any
 
 from runner import history, ledger, plan
 from runner.errors import NotFoundError, SpecError
-from runner.ledger import Fold
+from runner.ledger import Fold, RunRecord
 from runner.market.names import SCHEMA_VERSION
 from runner.plan import Plan
 from runner.runs.state import ending
@@ -28,7 +28,8 @@ LAYOUT_VERSION = 1
 class Draft:
     """A request worked out: its base id, its canonical form, its packed plan and what a plain split would give.
 
-    `skipped` counts the tasks that the selection leaves out because the store has them.
+    `skipped` counts the tasks that the selection leaves out because the store has them; `replaces` tells that it leaves
+    out none of these and that they are made anew.
     """
 
     base: str
@@ -36,6 +37,7 @@ class Draft:
     plan: Plan
     round_robin: Plan
     skipped: int
+    replaces: bool = False
 
 
 def request_of(spec: RunSpec, store_url: str, days: tuple[date, ...]) -> dict[str, Any]:
@@ -77,19 +79,25 @@ def draft(spec: RunSpec, store: Store, tardis: Tardis) -> Draft:
     days = expected.days_of(spec, tardis)
     request = request_of(spec, store.url, days)
     stage = _STAGES[spec.stage]
-    only_failed = spec.select is Selection.FAILED
-    tasks = tuple(_unsettled(spec, store) if only_failed else stage.tasks(spec, store, tardis, days))
-    wanted = tasks if stage.missing is None or spec.select is Selection.ALL else stage.missing(store, tasks)
-    of_types = {(task.key, task.data_types) for task in wanted}
-    unsized = {(key, data_type) for key, data_types in of_types for data_type in data_types}
-    sized = plan.predict(wanted, history.known_sizes(store, spec.stage, unsized), _venue)
+    parent = _parent(spec, store) if spec.select is Selection.FAILED else None
+    tasks = tuple(_unsettled(parent, store) if parent else stage.tasks(spec, store, tardis, days))
+    replaces = parent.replaces if parent else spec.select is Selection.ALL
+    wanted = tasks if stage.missing is None or replaces else stage.missing(store, tasks)
+    sized = plan.predict(wanted, _known_sizes(store, wanted) if spec.stage is Stage.DOWNLOAD else {}, _venue)
     return Draft(
         base=plan.run_id(spec.stage, request),
         request=request,
         plan=plan.pack(sized, spec.shards),
         round_robin=plan.round_robin(sized, spec.shards),
         skipped=len(tasks) - len(wanted),
+        replaces=replaces,
     )
+
+
+def _known_sizes(store: Store, tasks: Iterable[Task]) -> Mapping[tuple[str, str], int]:
+    of_types = {(task.key, task.data_types) for task in tasks}
+    wanted = {(key, data_type) for key, data_types in of_types for data_type in data_types}
+    return history.known_sizes(store, Stage.DOWNLOAD, wanted)
 
 
 def _download_tasks(spec: RunSpec, store: Store, tardis: Tardis, days: tuple[date, ...]) -> Iterator[Task]:
@@ -148,8 +156,8 @@ _STAGES: Mapping[Stage, _Planning] = {
 }
 
 
-def _unsettled(spec: RunSpec, store: Store) -> Iterator[Task]:
-    """Yield the parent's tasks that have no settled outcome, with only the data types that lack one."""
+def _parent(spec: RunSpec, store: Store) -> RunRecord:
+    """Return the run whose failed tasks are asked for. Raises SpecError when it has not ended."""
     if spec.parent is None:
         raise SpecError("select failed: name the run whose failed tasks are meant: runner retry RUN (or --parent RUN)")
     parent = ledger.get_run(store, spec.parent)
@@ -157,6 +165,11 @@ def _unsettled(spec: RunSpec, store: Store) -> Iterator[Task]:
         raise SpecError(
             f"run {parent.id} has not ended: submit its request again to resume it, or first: runner cancel {parent.id}"
         )
+    return parent
+
+
+def _unsettled(parent: RunRecord, store: Store) -> Iterator[Task]:
+    """Yield a run's tasks that have no settled outcome, with only the data types that lack one."""
     folded = ledger.fold(ledger.read_attempts(store, parent.id))
     tasks = chain.from_iterable(plan.decode(io.BytesIO(plan.read_plan(store, parent))))
     for task in tasks:

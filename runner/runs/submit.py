@@ -109,6 +109,7 @@ def commit(spec: RunSpec, store: Store, drafted: Draft, run: str) -> RunRecord:
             spec=json.loads(spec.to_json()),
             plan=ledger.pin(body),
             sizes=plan.shard_sizes(body),
+            replaces=drafted.replaces,
         ),
     )
     return _same_request(store, ledger.get_run(store, run), drafted.request)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from difflib import get_close_matches
 
-from runner import layout, ledger
+from runner import history, layout
 from runner.errors import NotFoundError
 from runner.market.groups import Group
 from runner.market.symbols import Instrument
@@ -27,7 +27,7 @@ from runner.task import Stage, Task
 class Report:
     """The verdicts of a request. `tasks` counts its instrument-days, `verified` those without a gap.
 
-    `duplicated` counts (task, data type)s that more than one attempt of a run wrote.
+    `duplicated` counts (task, data type)s that more than one attempt of a run wrote, of all runs asked for these days.
     """
 
     judgements: tuple[Judgement, ...]
@@ -85,7 +85,8 @@ def report(spec: RunSpec, store: Store, tardis: Tardis) -> Report:
     selected = {(task.day, task.key) for day in found for task in day.tasks}
     gaps = [gap for judgement in judgements for gap in judgement.gaps if (gap.day, gap.key) in selected]
     gaps.sort(key=lambda gap: (gap.day, gap.key))
-    return Report(tuple(judgements), tuple(gaps), len(selected), _duplicated(store))
+    duplicated = history.duplicated(store, Stage.DOWNLOAD, (found[0].day, found[-1].day))
+    return Report(tuple(judgements), tuple(gaps), len(selected), duplicated)
 
 
 def _judge_day(spec: RunSpec, store: Store, day: expected.Day, why: Reasons, listing: Listing) -> Iterator[Judgement]:
@@ -93,16 +94,6 @@ def _judge_day(spec: RunSpec, store: Store, day: expected.Day, why: Reasons, lis
         live = outputs.live(store, day.day, data_type)
         grounds = Grounds(store, day.table, data_type, live, why, listing, deep=spec.deep)
         yield from (validate.judge(grounds, task.key) for task in expected.venue_tasks(day, spec))
-
-
-def _duplicated(store: Store) -> int:
-    """Count what was written by more than one attempt of the same run: never, by the rules of the commit."""
-    written = (
-        count
-        for run in ledger.run_ids(store, f"{Stage.DOWNLOAD}-")
-        for count in ledger.fold(ledger.read_attempts(store, run)).written.values()
-    )
-    return sum(count > 1 for count in written)
 
 
 def explain(spec: RunSpec, store: Store, tardis: Tardis, key: str, day: date) -> tuple[Explanation, ...]:

@@ -18,7 +18,7 @@ from runner.tardis.client import Tardis
 class Tools:
     """A worker's tools. `scratch` is an empty directory of this worker alone; `spec` is the request it works for.
 
-    `reasons` and `catalogues` are read at most once per worker.
+    `reasons` and `catalogues` are read once for all threads, when first asked.
     """
 
     store: Store

@@ -19,7 +19,6 @@ from runner import ledger, logs, runs
 from runner.errors import ConfigError, DrainedError, RunnerError, TransientError, WorkerExit
 from runner.ledger import RunRecord
 from runner.runs.submit import create
-from runner.spec import Selection
 from runner.stages.commit import Mode
 from runner.stages.tools import Tools
 from runner.store import Store, open_store
@@ -68,7 +67,7 @@ def _run(me: Identity, stop: Stop, lines: _Tee) -> WorkerExit:
     try:
         record = _record(me, store, tardis, stop)
         _same_store(me, record, store)
-        mode = Mode.REPLACE if me.spec.select is Selection.ALL else Mode.KEEP
+        mode = Mode.REPLACE if record.replaces else Mode.KEEP
         shard = Shard(me, record, Tools(store, tardis, scratch, mode, me.spec.deep, me.spec), stop, lines.text)
         end = shard.run()
     finally:

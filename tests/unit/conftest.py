@@ -18,7 +18,7 @@ from runner.runs import verdict
 from runner.runs.state import FINISHED, finish
 from runner.runs.submit import Submission, submit
 from runner.sandbox.tardis import Options, Server, serve
-from runner.spec import RunSpec, Selection
+from runner.spec import RunSpec
 from runner.stages.commit import Mode
 from runner.stages.tools import Tools
 from runner.store import Store, open_store
@@ -97,7 +97,7 @@ class World:
         self, record: RunRecord, spec: RunSpec, shard: int, *, stop: Stop | None = None, attempt: str = ""
     ) -> Shard:
         me = self.identity(record.id, shard, spec, attempt)
-        mode = Mode.REPLACE if spec.select is Selection.ALL else Mode.KEEP
+        mode = Mode.REPLACE if record.replaces else Mode.KEEP
         scratch = Path(tempfile.mkdtemp(dir=self.scratch))
         return Shard(
             me, record, Tools(self.store, self.tardis, scratch, mode, spec.deep, spec), stop or Stop(), lambda: b"log\n"

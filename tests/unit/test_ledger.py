@@ -1,7 +1,6 @@
 """Run records and ledgers: what is written comes back, what is broken is told, and attempts fold by their laws."""
 
 import json
-from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -204,7 +203,6 @@ def test_what_is_settled_and_what_died_does_not_depend_on_the_order_of_attempts(
         k for k, e in other.entries.items() if e.outcome.settled
     }
     assert (one.deaths, one.preemptions, one.peak_bytes) == (other.deaths, other.preemptions, other.peak_bytes)
-    assert +Counter(one.written) == +Counter(other.written)
 
 
 @given(histories)
@@ -216,18 +214,6 @@ def test_a_death_is_counted_once_for_each_attempt_without_a_ledger(history: list
         assert folded.peak_bytes.get(task, 0) == max((a.counts.peak_bytes for a in died), default=0)
         told = [a for a in history if a.exit is not None and a.preempted and task in a.in_flight]
         assert folded.preemptions.get(task, 0) == len(told)
-
-
-@given(histories)
-def test_an_attempt_that_is_alive_has_not_died(history: list[Attempt]) -> None:
-    alive = frozenset(a.attempt for a in history if a.exit is None)
-    assert not ledger.fold(history, alive=alive).deaths
-
-
-@given(histories)
-def test_written_counts_the_attempts_that_wrote(history: list[Attempt]) -> None:
-    expected = Counter((e.task_id, e.data_type) for a in history for e in a.entries if e.facts.get("written"))
-    assert +Counter(ledger.fold(history).written) == expected
 
 
 def test_a_later_failure_does_not_unsettle() -> None:
@@ -266,7 +252,7 @@ def test_a_user_who_stops_a_run_poisons_nothing() -> None:
     told = [Attempt(0, f"p{n}", WorkerExit.DRAINED, (), (TASK,), preempted=False) for n in range(20)]
     folded = ledger.fold(told)
     assert ledger.poisoned(folded, TASK, RUN) is None
-    assert folded == Fold(entries={}, deaths={}, preemptions={}, peak_bytes={}, written={})
+    assert folded == Fold(entries={}, deaths={}, preemptions={}, peak_bytes={})
 
 
 @pytest.mark.parametrize(

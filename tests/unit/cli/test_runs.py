@@ -157,6 +157,26 @@ def test_failed_tasks_are_told_and_retry_runs_them_alone(env: dict[str, str], so
     assert retried["tasks"]["total"] == 1
 
 
+def test_a_retry_is_carried_out_as_its_run_was_unless_something_else_is_said(
+    env: dict[str, str], source: Server, tmp_path: Path
+) -> None:
+    def spec_of(name: str) -> dict:
+        return json.loads((tmp_path / "store" / "_runs" / name / "run.json").read_text())["spec"]
+
+    source.add_faults({"path": HELD, "fault": "corrupt", "kind": "gzip_trailer"})
+    own = tmp_path / "own.yaml"
+    own.write_text("parallelism: 3\ntardis: {attempts: 2, stallSeconds: 77}\nretry: {limit: 1}\n")
+    name = run(env, "submit", *TWO_DAYS, "-f", str(own), "-o", "name").stdout.strip()
+    another = tmp_path / "another.yaml"
+    another.write_text("tardis: {attempts: 1}\n")
+    again = run({**env, "RUNNER_TARDIS_STALL_SECONDS": "5"}, "retry", name, "-f", str(another), "-o", "name")
+    assert again.returncode == 3, again.stderr
+    began, retried = spec_of(name), spec_of(again.stdout.strip())
+    assert retried["tardis"] == {**began["tardis"], "attempts": 1}
+    assert (retried["tardis"]["stallSeconds"], retried["parallelism"]) == (77, 3)
+    assert (retried["retry"], retried["select"], retried["parent"]) == (began["retry"], "failed", name)
+
+
 def test_status_and_wait_of_a_run_with_failures_load_no_arrow(env: dict[str, str], source: Server) -> None:
     source.add_faults({"path": HELD, "fault": "corrupt", "kind": "gzip_trailer"})
     name = run(env, "submit", *TWO_DAYS, "-o", "name").stdout.strip()

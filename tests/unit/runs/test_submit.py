@@ -122,6 +122,26 @@ def test_a_finished_run_with_failures_is_left_to_an_explicit_retry(world) -> Non
     assert world.submit(retry).state is State.NOTHING
 
 
+def test_a_retry_of_a_run_that_made_all_anew_does_so_too(world) -> None:
+    world.carry_out(world.submit(world.spec()).record, world.spec())
+    corrupt(world)
+    every = world.spec(select="all")
+    first = world.submit(every).record
+    assert world.carry_out(first, every) is Exit.INCOMPLETE
+    (failed,) = (info for info in world.store.list("raw_tick_data/") if "ETH-USDT" in info.key)
+    whole = world.store.get(failed.key)
+    other = {**failed.metadata, "digest": "of other rows"}
+    world.store.put(failed.key, b"other rows", if_generation=failed.generation, metadata=other)
+    retry = world.spec(select="failed", parent=first.id)
+    second = world.submit(retry)
+    assert [t.key for t in second.draft.plan.tasks] == ["BINANCE:SPOT_PAIR:ETH-USDT"]
+    assert world.carry_out(second.record, retry) is Exit.INCOMPLETE
+    world.server.clear_faults()
+    again = world.spec(select="failed", parent=second.record.id)
+    assert world.carry_out(world.submit(again).record, again) is Exit.DONE
+    assert world.store.get(failed.key) == whole
+
+
 def test_a_retry_that_failed_too_may_be_repeated(world) -> None:
     corrupt(world)
     spec = world.spec()
