@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
 
-from runner import layout, ledger
+from runner import layout, ledger, run_record
 from runner.errors import ConfigError, NotFoundError
 from runner.ledger import Attempt
 from runner.store import ObjectInfo, Store
@@ -82,7 +82,7 @@ def _ledgers(store: Store, stage: str, days: Days | None = None) -> list[ObjectI
     for info in store.list(f"{layout.RUNS}/{stage}-"):
         if "/shards/" in info.key:
             found.append(info)
-        elif days and info.key == layout.run_record(_run(info)) and not _overlap(ledger.days_of(store, info), days):
+        elif days and info.key == layout.run_record(_run(info)) and not _overlap(run_record.days_of(store, info), days):
             beside.add(_run(info))
     return sorted((info for info in found if _run(info) not in beside), key=lambda info: info.updated)
 

@@ -364,11 +364,11 @@ def log(run: str, shard: int, attempt: str) -> str:
     return f"{run_prefix(run)}logs/{shard}/{attempt}.log"
 
 
-def shard_and_attempt(key: str) -> tuple[int, str]:
-    """Return (shard, attempt) of a ledger, progress or log key.
+def shard_and_attempt(key: str) -> tuple[int, str] | None:
+    """Return (shard, attempt) of a ledger, progress or log key; None of a key that is none of these.
 
-    >>> shard_and_attempt("_runs/r/logs/7/a1.log")
-    (7, 'a1')
+    >>> shard_and_attempt("_runs/r/logs/7/a1.log"), shard_and_attempt("_runs/r/logs/notes.txt")
+    ((7, 'a1'), None)
     """
     shard, name = key.rsplit("/", 2)[1:]
-    return int(shard), name.split(".", 1)[0]
+    return (int(shard), name.split(".", 1)[0]) if shard.isascii() and shard.isdecimal() else None

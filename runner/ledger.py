@@ -1,4 +1,4 @@
-"""Run records, attempts and their folding: what was asked, what each attempt at a shard did, what is true of the run.
+"""Attempts at a run and their folding: what each did to its shard, and what is true of the run by all of them.
 
 Everything lies in the store under `_runs/<id>/`, so that any process can tell the state of a run without a daemon.
 A ledger is written at every orderly end of a worker; a progress object names the tasks in flight before they start,
@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from runner import layout
-from runner.errors import ConfigError, NotFoundError, PoisonError, PreconditionError, RunnerError, WorkerExit
+from runner.errors import ConfigError, PoisonError, PreconditionError, RunnerError, WorkerExit
 from runner.store import ABSENT, ObjectInfo, Store
 from runner.task import Entry, Fact, Outcome
 
@@ -28,8 +28,6 @@ DEATHS_FAILED = 3
 """A task in flight at this many deaths has failed."""
 PREEMPTIONS_FAILED = 6
 """A task interrupted by this many preemptions has failed."""
-DAYS = "days"
-"""What a run record says in its metadata: the first and the last day asked for."""
 SETTLED, OF_PLAN = "settled", "plan"
 """What a ledger says in its metadata: how many entries are settled, and of which plan (its SHA-256) they are rows."""
 _READ_AT_ONCE = 16
@@ -45,48 +43,6 @@ class Pin:
 
     def __str__(self) -> str:
         return f"{self.size} bytes, CRC-32C {self.crc32c:08x}"
-
-
-class Size(NamedTuple):
-    """How much a shard is: its tasks, their rows, one for each task and data type, and predicted bytes."""
-
-    tasks: int
-    rows: int
-    predicted_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """What was asked: the commit of a run, written once, after its plan.
-
-    `request` is the canonical request that the id is derived from, `spec` the whole specification as JSON values,
-    `plan` pins the plan object, `created` is the store's time of the commit. `sizes` are the shards': who only follows
-    a run need not open its plan, which takes as long and as much memory as it has shards. `replaces` tells that what is
-    in the store is made anew: all was asked for, by this run or by the one that it retries.
-    """
-
-    id: str
-    request: Mapping[str, Any]
-    spec: Mapping[str, Any]
-    plan: Pin
-    sizes: tuple[Size, ...]
-    replaces: bool = False
-    created: datetime | None = None
-
-    @property
-    def shards(self) -> int:
-        """Return how many shards the plan has."""
-        return len(self.sizes)
-
-    @property
-    def tasks(self) -> int:
-        """Return how many tasks the plan has."""
-        return sum(size.tasks for size in self.sizes)
-
-    @property
-    def predicted_bytes(self) -> int:
-        """Return the bytes that the plan expects."""
-        return sum(size.predicted_bytes for size in self.sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,84 +118,6 @@ def canonical(value: object) -> bytes:
     b'{"a":null,"b":1}'
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode()
-
-
-def write_run(store: Store, record: RunRecord) -> bool:
-    """Commit a run record if there is none; tell whether it was ours."""
-    document = {
-        "apiVersion": API_VERSION,
-        "id": record.id,
-        "request": record.request,
-        "spec": record.spec,
-        "replaces": record.replaces,
-        "plan": {
-            **asdict(record.plan),
-            "shards": record.shards,
-            "tasks": record.tasks,
-            "predictedBytes": record.predicted_bytes,
-            "sizes": record.sizes,
-        },
-    }
-    try:
-        days = record.request.get("days")
-        store.put(layout.run_record(record.id), canonical(document), metadata={DAYS: "/".join(days)} if days else None)
-    except PreconditionError:
-        return False
-    return True
-
-
-def read_run(store: Store, run: str) -> RunRecord | None:
-    """Return the record of a run, or None when it was never committed. Raises ConfigError when it is no run record."""
-    info = store.head(layout.run_record(run))
-    if info is None:
-        return None
-    try:
-        document = json.loads(store.get(info.key))
-        plan = document["plan"]
-        return RunRecord(
-            id=document["id"],
-            request=document["request"],
-            spec=document["spec"],
-            plan=Pin(plan["sha256"], plan["size"], plan["crc32c"]),
-            sizes=tuple(Size(*size) for size in plan["sizes"]),
-            replaces=document.get("replaces", document["request"].get("select") == "all"),
-            created=info.updated,
-        )
-    except (ValueError, KeyError, TypeError) as e:
-        raise ConfigError(
-            f"{info.key} in {store.url} is no run record of this version ({type(e).__name__}: {e}); "
-            f"remove the run: runner clean {run}"
-        ) from e
-
-
-def days_of(store: Store, info: ObjectInfo) -> tuple[str, str] | None:
-    """Return the first and the last day that a run was asked for, by what is listed of its record; None if unknown.
-
-    Records of earlier versions must be read for it.
-    """
-    first, _, last = info.metadata.get(DAYS, "").partition("/")
-    if last:
-        return first, last
-    try:
-        record = read_run(store, info.key.split("/")[1])
-    except ConfigError:
-        return None
-    return tuple(record.request["days"]) if record and "days" in record.request else None
-
-
-def get_run(store: Store, run: str) -> RunRecord:
-    """Return the record of a run. Raises NotFoundError when there is none."""
-    record = read_run(store, run)
-    if record is None:
-        raise NotFoundError(f"no run {run} in {store.url}; see them all: runner list")
-    return record
-
-
-def run_ids(store: Store, prefix: str = "") -> Iterator[str]:
-    """Yield the ids of committed runs that start with `prefix`, in the order of their keys."""
-    for info in store.list(f"{layout.RUNS}/{prefix}"):
-        if info.key.endswith("/run.json") and info.key.count("/") == 2:  # noqa: PLR2004 - _runs/<id>/run.json
-            yield info.key.split("/")[1]
 
 
 def write_ledger(store: Store, run: str, attempt: Attempt, plan: Pin | None = None) -> None:
@@ -325,25 +203,38 @@ def read_attempts(store: Store, run: str, shards: Collection[int] | None = None)
     last: dict[tuple[int, str], ObjectInfo] = {}
     for kind in ("progress", "shards"):
         for info in store.list(f"{layout.run_prefix(run)}{kind}/{suffix}"):
-            shard, attempt = layout.shard_and_attempt(info.key)
-            if shards is None or shard in shards:
-                last[shard, attempt] = info
+            of = layout.shard_and_attempt(info.key)
+            if of is not None and (shards is None or of[0] in shards):
+                last[of] = info
     # One after the other they would take minutes: each is small, and its store is far away.
     with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
         found = tuple(pool.map(lambda info: read_attempt(store, info), last.values()))
     return tuple(sorted(found, key=lambda a: (a.updated is not None and a.updated.timestamp(), a.attempt)))
 
 
-def read_counts(store: Store, run: str) -> tuple[Attempt, ...]:
-    """Return every attempt with its counts and exit alone, from the metadata of two listings: no object is opened."""
+def read_counts(store: Store, run: str, plan: Pin | None = None) -> tuple[Attempt, ...]:
+    """Return every attempt with its counts and exit alone, from the metadata of two listings: no object is opened.
+
+    With `plan` without those whose ledger says that it is of another one. Raises ConfigError for metadata of others.
+    """
     found: dict[tuple[int, str], Attempt] = {}
     for kind in ("progress", "shards"):
         for info in store.list(f"{layout.run_prefix(run)}{kind}/"):
-            shard, attempt = layout.shard_and_attempt(info.key)
-            counts = Counts(**{f.name: int(info.metadata.get(f.name, "0")) for f in fields(Counts)})
-            end = WorkerExit(int(info.metadata["exit"])) if "exit" in info.metadata else None
-            found[shard, attempt] = Attempt(shard, attempt, end, counts=counts, updated=info.updated)
+            of = layout.shard_and_attempt(info.key)
+            if of is not None:
+                found[of] = _counted(of, info)
+                if plan and info.metadata.get(OF_PLAN, plan.sha256) != plan.sha256:
+                    del found[of]
     return tuple(found.values())
+
+
+def _counted(of: tuple[int, str], info: ObjectInfo) -> Attempt:
+    try:
+        counts = Counts(**{f.name: int(info.metadata.get(f.name, "0")) for f in fields(Counts)})
+        end = WorkerExit(int(info.metadata["exit"])) if "exit" in info.metadata else None
+    except ValueError as e:
+        raise ConfigError(f"{info.key} has metadata of another writer ({e}); remove it and run the shard again") from e
+    return Attempt(*of, end, counts=counts, updated=info.updated)
 
 
 def fold(attempts: Iterable[Attempt]) -> Fold:

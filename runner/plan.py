@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 
 from runner import layout
 from runner.errors import ConfigError, NotFoundError
-from runner.ledger import RunRecord, Size, sha256
+from runner.ledger import sha256
+from runner.run_record import RunRecord, Size
 from runner.store import Store, open_object
 from runner.task import Source, Stage, Task
 

@@ -10,6 +10,7 @@ import hashlib
 import heapq
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from typing import IO
 from runner import ledger
 from runner.backends.sight import Sight
 from runner.errors import Action, ConfigError, RunnerError, SpecError, WorkerExit, action_for
-from runner.ledger import RunRecord
+from runner.run_record import RunRecord
 from runner.spec import RunSpec
 from runner.store import ABSENT, Store
 
@@ -75,6 +76,17 @@ def check_size(spec: RunSpec) -> None:
         )
 
 
+@contextmanager
+def _scratch(run: str) -> Iterator[str]:
+    """Yield a directory for a run's workers. Raises RunnerError when there is no room for one."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"{run}-") as directory:
+            yield directory
+    except OSError as e:
+        where = e.filename or tempfile.gettempdir()
+        raise RunnerError(f"{where}: {e.strerror}; free space there, or set TMPDIR to another place") from e
+
+
 class Supervisor:
     """Runs a run's shards, `spec.parallelism` at a time. `env` is what workers inherit beside their own variables."""
 
@@ -90,7 +102,7 @@ class Supervisor:
         """
         state = _State(ready=[(0.0, shard) for shard in shards])
         heapq.heapify(state.ready)
-        with tempfile.TemporaryDirectory(prefix=f"{self._record.id}-") as directory:
+        with _scratch(self._record.id) as directory:
             try:
                 while (state.ready or state.running) and not stop():
                     self._start_ready(state, Path(directory))
@@ -100,8 +112,14 @@ class Supervisor:
                     look(_look(state))
             finally:
                 self._drain(state)
+        self._sweep()
         look(_look(state))
         return state.ended
+
+    def _sweep(self) -> None:
+        """Remove the scratch of supervisors of this run that were killed: their workers have long ended."""
+        for left in Path(tempfile.gettempdir()).glob(f"{self._record.id}-????????"):
+            shutil.rmtree(left, ignore_errors=True)
 
     def _start_ready(self, state: _State, directory: Path) -> None:
         now = time.monotonic()

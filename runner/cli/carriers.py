@@ -10,7 +10,7 @@ from runner.backends.kubernetes.client import Client
 from runner.backends.kubernetes.values import Layer
 from runner.cli.given import CLUSTER, Given
 from runner.errors import SpecError
-from runner.ledger import RunRecord
+from runner.run_record import RunRecord
 from runner.runs import Carrier, Cluster, Controlled, Local
 from runner.spec import Backend, RunSpec
 from runner.store import Store

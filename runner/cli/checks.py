@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from runner.cli import here
 from runner.cli.given import SELECTION, SOURCE, WHERE, Given, takes
 from runner.cli.output import Output, say_next, show
+from runner.cli.steps import pasted
 from runner.errors import Exit, SpecError
 from runner.report import gaps
 from runner.report.tables import table
@@ -36,7 +38,7 @@ def validate(*, deep: Deep = False, output: Output = "table", given: Given) -> i
     )
     if not found.gaps:
         return Exit.DONE
-    say_next(found.gaps[0].command)
+    say_next(_led(found.gaps[0].command, given))
     return Exit.INCOMPLETE
 
 
@@ -58,5 +60,11 @@ def explain(key: Key, day: Day, *, output: Output = "table", given: Given) -> in
         names=(each.object_key for each in found),
     )
     if commands := [each.command for each in found if each.command]:
-        say_next(commands[0])
+        say_next(_led(commands[0], given))
     return Exit.DONE
+
+
+def _led(command: str, given: Given) -> str:
+    """Return a command, which names its store, with the run file and the source that this one was given."""
+    words = ["--file", str(given.file)] if given.file else []
+    return " ".join((command, shlex.join([*words, *pasted(given, SOURCE)]))).rstrip()

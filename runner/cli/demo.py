@@ -28,10 +28,10 @@ from runner.backends.sight import Sight
 from runner.cli import here
 from runner.cli.output import emit
 from runner.errors import Exit, RunnerError
-from runner.ledger import RunRecord
 from runner.plan import Plan
 from runner.report import chart, plans, units
 from runner.report import run as report
+from runner.run_record import RunRecord
 from runner.runs import Local, Watch, tardis_of
 from runner.runs.submit import submit
 from runner.sandbox.tardis import Options, Server, serve

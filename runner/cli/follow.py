@@ -10,8 +10,8 @@ from runner.cli import here
 from runner.cli.given import Given
 from runner.cli.steps import leading
 from runner.errors import Exit
-from runner.ledger import RunRecord
 from runner.report.live import View
+from runner.run_record import RunRecord
 from runner.runs import Carrier, RunStatus, Watch, ending, verdict
 from runner.runs import follow as follow_run
 from runner.spec import RunSpec

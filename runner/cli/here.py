@@ -10,13 +10,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from runner import ledger, logs
+from runner import logs, run_record
 from runner.cli import given
 from runner.cli.output import say
 from runner.errors import NotFoundError, SpecError
-from runner.ledger import RunRecord
 from runner.report.live import Lines, Picture, View
 from runner.report.run import Places, nowhere
+from runner.run_record import RunRecord
 from runner.runs import tardis_of
 from runner.spec import RunSpec
 from runner.store import Store, open_store
@@ -41,16 +41,16 @@ def find_run(store: Store, name: str | None) -> RunRecord:
 
     Raises NotFoundError, with the nearest id.
     """
-    if name is None and (ids := tuple(ledger.run_ids(store))):
-        return max((ledger.get_run(store, run) for run in ids), key=_created)
-    return ledger.get_run(store, find_id(store, name))
+    if name is None and (newest := run_record.newest_run(store)):
+        return run_record.get_run(store, newest)
+    return run_record.get_run(store, find_id(store, name))
 
 
 def find_id(store: Store, name: str | None) -> str:
     """Return the id of a run by the only beginning of it. Raises NotFoundError, with the nearest id."""
     if name == "":
         raise SpecError("RUN is empty; give a run's id: runner list")
-    ids = sorted(ledger.run_ids(store, name or ""))
+    ids = sorted(run_record.run_ids(store, name or ""))
     if name in ids or len(ids) == 1:
         return name if name in ids else ids[0]
     if ids:
@@ -58,7 +58,7 @@ def find_id(store: Store, name: str | None) -> str:
         raise SpecError(f"run {name}: {len(ids)} runs begin so ({some}); give more of the id")
     if name is None:
         raise NotFoundError(f"no runs in {store.url} yet; runner submit starts one")
-    near = difflib.get_close_matches(name, ledger.run_ids(store), n=1)
+    near = difflib.get_close_matches(name, run_record.run_ids(store), n=1)
     hint = f" (did you mean {near[0]}?)" if near else ""
     raise NotFoundError(f"no run {name} in {store.url}{hint}; see them all: runner list")
 
@@ -106,7 +106,3 @@ def start_logging(spec: RunSpec) -> None:
     """Send the log of this command to stderr, whatever stands there now."""
     key = given.key()
     logs.setup(spec.log_format, spec.log_level, sys.stderr, secrets=[key] if key else [])
-
-
-def _created(record: RunRecord) -> float:
-    return record.created.timestamp() if record.created else 0.0

@@ -42,7 +42,8 @@ def list_instruments(*, day: Day = None, output: Output = "table", given: Given)
     if not (found.rows or found.groups or found.unparsed):
         asked = [*spec.instruments, *spec.instrument_types] or ["every instrument"]
         raise NotFoundError(f"nothing matches: {', '.join(asked)} on {', '.join(spec.venues)} on {found.day}")
-    names = (row.instrument_key for row in found.rows)
+    listed: tuple[Named, ...] = (*found.rows, *found.groups)
+    names = (each.instrument_key for each in listed)
     show(output, report.document(found), table=report.screen(found), names=names)
     if output != "table" and found.unparsed:
         say(f"{len(found.unparsed)} symbols of these venues have no key; see them: -o table, or `unparsed` of -o json")
@@ -71,15 +72,22 @@ def show_instrument(key: Key, *, day: Day = None, output: Output = "table", give
     return Exit.DONE
 
 
-@takes("startDate", "endDate", *_SELECTION, *WHERE)
+@takes("startDate", "endDate", *_SELECTION[:-1], *WHERE)
 def changes_of_instruments(*, output: Output = "table", given: Given) -> int:
     """Show what was listed, delisted or changed from --start-date to --end-date, by the tables of these two days."""
     spec = given.spec()
     if spec.start_date is None or spec.end_date is None:
         raise SpecError("changes are between two days; give --start-date and --end-date")
     store = here.open_spec_store(spec)
-    listed = [_listed(spec, _table(store, day, given)) for day in (spec.start_date, spec.end_date)]
-    before, after = (tuple[Named, ...]((*each.rows, *each.groups)) for each in listed)
+    every = spec.model_copy(update={"max_instruments": None})  # the first few of two days are not the same ones
+    tables = [_table(store, day, given) for day in (spec.start_date, spec.end_date)]
+    listed = [_listed(every, table) for table in tables]
+    # A group is meant on both days by what is meant of it on either.
+    groups = {group.instrument_key for each in listed for group in each.groups}
+    before, after = (
+        tuple[Named, ...]((*each.rows, *(group for group in table.groups if group.instrument_key in groups)))
+        for each, table in zip(listed, tables, strict=True)
+    )
     if not before and not after:
         raise NotFoundError(f"nothing matches on {', '.join(spec.venues)} on either day; give other selectors")
     found = list(report.changes(before, after))

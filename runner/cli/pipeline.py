@@ -17,10 +17,10 @@ from runner.cli.place import Memory, Placement, Values, layers
 from runner.cli.requests import placed
 from runner.cli.steps import leading
 from runner.errors import DrainedError, Exit, SpecError, WorkerExit
-from runner.ledger import RunRecord
 from runner.pipeline import AUTO, DayEnd, Means, Source, Terms, Verdict, capped, days_of, newest, run_days
 from runner.report.live import View
 from runner.report.tables import table
+from runner.run_record import RunRecord
 from runner.runs import Watch
 from runner.spec import RunSpec
 from runner.store import Store

@@ -19,8 +19,8 @@ from runner.cli.steps import next_pass, pasted, places
 from runner.cli.steps import selection as selection_words
 from runner.cli.told import RunName, print_run, tell_end
 from runner.errors import Exit, SpecError
-from runner.ledger import RunRecord
 from runner.report import plans
+from runner.run_record import RunRecord
 from runner.runs import Carrier, Watch, place
 from runner.runs.request import draft
 from runner.runs.submit import State, Submission

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from runner import ledger, runs
+from runner import run_record, runs
 from runner.backends.sight import Sight
 from runner.cli import follow, here
 from runner.cli.carriers import Carriers
@@ -19,11 +19,11 @@ from runner.cli.output import API_VERSION, Output, emit, say, say_next, show
 from runner.cli.steps import leading, next_step
 from runner.cli.told import RunName, print_run, tell_end
 from runner.errors import ConfigError, Exit, RunnerError, SpecError
-from runner.ledger import RunRecord
 from runner.logs import escape
 from runner.report import documents
 from runner.report import run as report
 from runner.report.tables import table
+from runner.run_record import RunRecord
 from runner.runs import Carrier, LogQuery, LogText, RunStatus, Watch
 from runner.spec.values import choice
 from runner.store import Store
@@ -85,9 +85,9 @@ def list_runs(*, stage: OfStage = None, output: Output = "table", given: Given) 
 def _records(store: Store, prefix: str) -> tuple[list[RunRecord], list[str]]:
     """Return the runs of a store, newest first, and why others cannot be read."""
     found, unreadable = [], []
-    for run in ledger.run_ids(store, prefix):
+    for run in run_record.run_ids(store, prefix):
         try:
-            found.append(ledger.get_run(store, run))
+            found.append(run_record.get_run(store, run))
         except ConfigError as e:
             unreadable.append(str(e))
     return sorted(found, key=_newest_first), unreadable
@@ -147,15 +147,16 @@ def logs(  # noqa: PLR0913 options
     carrier, query = Carriers(store, given).of(record), LogQuery(shard, failed)
     if follow_on:
         return _follow_logs(carrier, record, query, output)
-    found = list(carrier.logs(record, query)())
-    lines = [{"shard": each.shard, "attempt": each.attempt, "text": each.text} for each in found]
-    show(
-        output,
-        {"kind": "Logs", "run": record.id, "logs": lines},
-        table="\n".join(_log(each) for each in found),
-        names=(f"{each.shard}/{each.attempt}" for each in found),
-    )
-    if not found:
+    found, is_there = carrier.logs(record, query)(), False
+    if output in ("json", "yaml"):
+        lines = [{"shard": each.shard, "attempt": each.attempt, "text": each.text} for each in found]
+        show(output, {"kind": "Logs", "run": record.id, "logs": lines}, table="", names=())
+        is_there = bool(lines)
+    else:
+        for each in found:  # one at a time: a run has thousands
+            is_there = True
+            emit(f"{each.shard}/{each.attempt}" if output == "name" else _log(each))
+    if not is_there:
         say(f"no such logs yet; a log is written when an attempt at a shard ends: runner status {record.id}")
     return Exit.DONE
 
@@ -217,7 +218,7 @@ def clean(run: RunName, *, yes: Yes = False, output: Output = "table", given: Gi
 
 def _clean(store: Store, run: str, given: Given) -> int:
     try:
-        record = ledger.get_run(store, run)
+        record = run_record.get_run(store, run)
     except ConfigError:
         # What carries it out, if anything still does, is not known; a record like this stops every other command.
         return runs.clean(store, run, is_readable=False)

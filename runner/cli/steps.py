@@ -8,7 +8,7 @@ from typing import Any
 
 from runner.cli.given import CLUSTER, SELECTION, SOURCE, Given
 from runner.errors import Exit
-from runner.ledger import RunRecord
+from runner.run_record import RunRecord
 from runner.runs import RunState, RunStatus
 from runner.spec import Backend, RunSpec
 from runner.spec.resolve import flag_of, place_words

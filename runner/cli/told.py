@@ -10,9 +10,9 @@ from runner.cli.given import Given
 from runner.cli.output import say, say_next, show
 from runner.cli.steps import leading, next_step
 from runner.errors import Exit
-from runner.ledger import RunRecord
 from runner.report import documents
 from runner.report import run as report
+from runner.run_record import RunRecord
 from runner.runs import RunStatus
 
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A run's id or the beginning of it.", show_default=False)]

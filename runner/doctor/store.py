@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
 
 from runner import layout
 from runner.doctor.check import Check, fail, ok, tried
@@ -49,8 +48,10 @@ def probe(store: Store) -> Reading:
 
 def _folder(url: str, readings: list[Reading]) -> Check:
     """Return the check of a store that is no bucket; a folder that is not there yet is not made."""
-    path = Path(url.removeprefix("file://"))
-    if url.startswith("file://") and not path.exists():
+    from runner.store.file import folder_of  # noqa: PLC0415 - only the store in use is imported
+
+    path = folder_of(url.removeprefix("file://")) if url.startswith("file://") else None
+    if path and not path.exists():
         above = next(each for each in path.parents if each.exists())
         if os.access(above, os.W_OK | os.X_OK):
             return ok(NAME, f"{url} will be made at its first use")

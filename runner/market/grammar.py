@@ -26,6 +26,7 @@ _FRIDAY = 4
 _DMY = re.compile(r"([1-9]|[12][0-9]|3[01])([A-Z]{3})([0-9]{2})")
 _YMD = re.compile(r"([0-9]{2})([0-9]{2})([0-9]{2})")
 _CODED = re.compile(r"(.+)USD([FGHJKMNQUVXZ])([0-9]{2})")
+_SYMBOL_CHARS = 100
 _STRIKE = re.compile(r"(0|[1-9][0-9]*)(\.[0-9]+)?")
 
 
@@ -79,11 +80,13 @@ def read(exchange: str, symbol: str, kind: str) -> Parts:
     'BTC-USD-230602-1850-PUT'
     """
     codec = _codec(exchange, kind)
+    if len(symbol) > _SYMBOL_CHARS:
+        raise UnreadableError(f"it has {len(symbol)} characters, at most {_SYMBOL_CHARS} make the name of an object")
     parts = codec.read(symbol)
     if not _is_asset(parts.base) or not _is_asset(parts.quote.replace("_", "")):
         raise UnreadableError(f"base {parts.base!r} or quote {parts.quote!r} is not upper-case letters and digits")
     again = codec.write(parts)
-    if again != symbol:
+    if symbol not in (again, again.upper()):  # files are named in capitals
         raise UnreadableError(f"it would share the key of {again!r}, which is how {exchange} writes {parts.symbol}")
     return parts
 
@@ -257,7 +260,7 @@ def _read_deribit_future(symbol: str) -> Parts:
 
 def _read_deribit_option(symbol: str) -> Parts:
     pair, day, strike, letter = _pieces(symbol, "-", 4, "BTC-2JUN23-1850-P")
-    decimal = strike.replace("d", ".")
+    decimal = strike.replace("D", "d").replace("d", ".")
     if not _STRIKE.fullmatch(decimal):
         raise UnreadableError(f"{strike!r} is not a strike written like 1850 or 0d5")
     if letter not in ("C", "P"):

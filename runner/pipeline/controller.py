@@ -15,7 +15,6 @@ from datetime import date, timedelta
 
 from runner import ledger, runs
 from runner.errors import Action, IncompleteError, NotAllowedError, RunnerError, WorkerExit, action_for
-from runner.ledger import RunRecord
 from runner.pipeline import judge, record
 from runner.pipeline.halt import Halt
 from runner.pipeline.journal import Journal
@@ -23,6 +22,7 @@ from runner.pipeline.steps import STEPS
 from runner.pipeline.terms import DayEnd, Means, Terms, Verdict, is_of_a_day
 from runner.pipeline.waiting import Wait
 from runner.pipeline.walking import Walk
+from runner.run_record import RunRecord
 from runner.runs.state import CANCELLED, FINISHED
 from runner.spec import RunSpec
 from runner.stages import completeness, expected
@@ -35,9 +35,9 @@ log = logging.getLogger(__name__)
 def run_days(means: Means, spec: RunSpec, terms: Terms, days: Sequence[date]) -> Iterator[DayEnd]:
     """Bring each day as far as it comes, in order, and yield what became of it; a refused key ends them all.
 
-    A day is done when it lacks anything, or when its last pass is not ended. On days before the last one nothing need
-    be listed. What is wrong with the objects of one day is no matter of the days after it. Raises DrainedError when
-    told to stop: the pass stays as it is, and so do its runs.
+    A day is taken up when it lacks anything, or when its last pass is not ended. On days before the last one nothing
+    need be listed. What is wrong with the objects of one day is no matter of the days after it. Raises DrainedError
+    when told to stop: the pass stays as it is, and so do its runs.
     """
     end_s = time.monotonic() + terms.deadline_s
     for day in days:
@@ -60,7 +60,7 @@ def _run_day(means: Means, spec: RunSpec, terms: Terms, day: date, *, may_be_emp
     there = judge.look(spec, means.store, means.tardis, day)
     is_whole = judge.is_whole(spec, means.store, means.tardis, there)
     if not may_be_empty and (there.tasks or is_whole):
-        expected.refuse_nothing(spec, [there])
+        expected.refuse_nothing(spec, [there], may_lose=True)
     if is_whole and not place.is_begun:
         log.info("pipeline day=%s verdict=%s: nothing to do", day, Verdict.COMPLETE)
         return DayEnd(day, Verdict.NOTHING)
@@ -82,8 +82,9 @@ class Pass:
         if is_walked := runs.ending(self._means.store, self._run.id) is None:
             try:
                 self._journal.note(f"pipeline day={self._day} run={self._run.id}")
-                self._journal.beat()
-                self._end(tuple(self._walk()))
+                with self._journal.at_work():
+                    lacks = tuple(self._walk())
+                self._end(lacks)
             except RunnerError as e:
                 self._break(e)
                 if not self._halt.is_cancelled and not isinstance(e, NotAllowedError):

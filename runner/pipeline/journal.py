@@ -6,13 +6,15 @@ So every command that shows runs shows pipelines, and whoever comes next sees wh
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from runner import ledger
-from runner.errors import WorkerExit
-from runner.ledger import Attempt, Counts, RunRecord
+from runner.errors import RunnerError, WorkerExit
+from runner.ledger import Attempt, Counts
+from runner.run_record import RunRecord
 from runner.store import ABSENT, Store
 from runner.task import Entry, Outcome, Task
 
@@ -29,8 +31,8 @@ class Journal:
         self._plan = run.plan
         self._lines: list[str] = []
         self._generations = {"progress": ABSENT, "log": ABSENT}
-        self._beaten = float("-inf")
         self._logged = 0
+        self._lock = threading.Lock()
 
     def note(self, line: str, *, grave: bool = False) -> None:
         """Log a line, and keep it for the log object."""
@@ -38,14 +40,31 @@ class Journal:
         now = datetime.now(UTC)
         self._lines.append(f"{now:%Y-%m-%dT%H:%M:%SZ} {'ERROR' if grave else 'INFO'} run={self._run} {line}\n")
 
-    def beat(self) -> None:
-        """Write, if it is time, that somebody is at work, and what the log has come to."""
-        if time.monotonic() - self._beaten < BEAT_S:
-            return
-        self._beaten = time.monotonic()
-        self._generations["progress"] = ledger.write_progress(
-            self._store, self._run, self._state(Counts(total=1)), self._generations["progress"]
-        )
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Write every few seconds, whatever is done meanwhile, that somebody is at work, and the log as it is."""
+        self._beat()
+        over = threading.Event()
+        heart = threading.Thread(target=self._beat_until, args=(over,), daemon=True)
+        heart.start()
+        try:
+            yield
+        finally:
+            over.set()
+            heart.join()
+
+    def _beat_until(self, over: threading.Event) -> None:
+        while not over.wait(BEAT_S):
+            try:
+                self._beat()
+            except RunnerError as e:
+                log.warning("progress not written: %s", e)
+
+    def _beat(self) -> None:
+        with self._lock:
+            self._generations["progress"] = ledger.write_progress(
+                self._store, self._run, self._state(Counts(total=1)), self._generations["progress"]
+            )
         self.flush()
 
     def end(self, exit_code: WorkerExit, entries: Sequence[Entry] = (), error: str = "") -> None:
@@ -63,9 +82,11 @@ class Journal:
 
     def flush(self) -> None:
         """Write the log object as it is now."""
-        if len(self._lines) > self._logged:
-            self._logged = len(self._lines)
-            text = "".join(self._lines).encode(errors="replace")
-            self._generations["log"] = ledger.write_log(
-                self._store, self._run, (0, self._attempt), text, self._generations["log"]
-            )
+        with self._lock:
+            lines = tuple(self._lines)
+            if len(lines) > self._logged:
+                text = "".join(lines).encode(errors="replace")
+                self._generations["log"] = ledger.write_log(
+                    self._store, self._run, (0, self._attempt), text, self._generations["log"]
+                )
+                self._logged = len(lines)

@@ -10,7 +10,7 @@ from runner.spec import RunSpec
 from runner.stages import completeness, expected
 from runner.stages.completeness import Lack
 from runner.stages.expected import Day
-from runner.stages.instruments import instrument_tables, read_instruments
+from runner.stages.instruments import Catalogues, instrument_tables, read_instruments
 from runner.store import Store
 from runner.tardis.client import Tardis
 
@@ -53,7 +53,7 @@ def unknown(spec: RunSpec, store: Store, tardis: Tardis, day: Day) -> Iterator[L
     """Yield the venues that the source lists and whose catalogue it cannot show: what they offer is not known."""
     asked = {venue: exchange_of(venue) for venue in spec.venues}
     unread = {venue for venue, exchange in asked.items() if exchange not in day.table.exported_until}
-    listed = {item.get("id") for item in tardis.exchanges() if item.get("supportsDatasets", True)} if unread else set()
+    listed = Catalogues(tardis).listed() if unread else ()
     for venue in sorted(unread):
         if asked[venue] in listed:
             why = "the source lists this venue and shows no catalogue of it now"

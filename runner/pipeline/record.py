@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from runner import ledger, plan
-from runner.ledger import RunRecord
+from runner import plan, run_record
+from runner.run_record import RunRecord
 from runner.runs import ending
 from runner.runs.request import Draft, request_of
 from runner.runs.submit import commit, latest_pass
@@ -55,7 +55,7 @@ def find(spec: RunSpec, store: Store, day: date, *, allow_incomplete: bool) -> P
 def begin(spec: RunSpec, store: Store, day: date, place: Place) -> RunRecord:
     """Commit the record of a pass, or return the one that is there."""
     if place.is_begun:
-        return ledger.get_run(store, place.run)
+        return run_record.get_run(store, place.run)
     packed = plan.pack([task_of(day)], 1)
     of_day = spec.model_copy(update={"start_date": day, "end_date": day})
     return commit(of_day, store, Draft(place.base, place.request, packed, packed, 0), place.run)

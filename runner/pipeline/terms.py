@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from runner.backends.sight import Sight
 from runner.errors import ConfigError, NoStoreError, RunnerError, WorkerExit
-from runner.ledger import RunRecord
+from runner.run_record import RunRecord
 from runner.runs import Carrier
 from runner.spec import RunSpec
 from runner.stages.completeness import Lack

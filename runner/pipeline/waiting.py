@@ -51,7 +51,6 @@ class Wait:
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while (left_s := end - time.monotonic()) > 0:
-            self._journal.beat()
             if self._halt():
                 raise self._halt.drained()
             time.sleep(min(_LOOK_S, left_s))

@@ -7,12 +7,12 @@ from datetime import date, timedelta
 from runner import plan, runs
 from runner.backends.sight import Sight
 from runner.errors import Exit, NotAllowedError
-from runner.ledger import RunRecord
 from runner.pipeline import judge
 from runner.pipeline.halt import Halt
 from runner.pipeline.journal import Journal
 from runner.pipeline.steps import Step, parent
 from runner.pipeline.terms import Means
+from runner.run_record import RunRecord
 from runner.runs import Watch
 from runner.runs.request import request_of
 from runner.runs.submit import State, latest_pass, submit
@@ -46,17 +46,12 @@ class Walk:
 
     def _carried_out(self, step: Step, known: RunRecord, spec: RunSpec) -> Exit:
         """Bring a step's run to its end; return its verdict. Raises NotAllowedError where it was refused."""
-        store, shown = self._means.store, self._means.shown(known)
+        store = self._means.store
         if runs.ending(store, known.id) is not None:
             verdict = runs.verdict(store, known)
         else:
             self._journal.note(f"step={step.name} run={known.id} tasks={known.tasks} shards={known.shards}")
-
-            def look(sight: Sight) -> None:
-                self._journal.beat()
-                shown(sight)
-
-            verdict = self._means.carrier_of(known, spec).carry_out(known, spec, self._halt, look)
+            verdict = self._means.carrier_of(known, spec).carry_out(known, spec, self._halt, self._means.shown(known))
             if verdict is Exit.INTERRUPTED and runs.ending(store, known.id) is None:
                 self._left(known, spec)
         if verdict is Exit.NOT_ALLOWED:

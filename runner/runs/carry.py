@@ -13,7 +13,7 @@ from runner import ledger
 from runner.backends.local import Look, Supervisor, check_size, supervised, supervising
 from runner.backends.sight import Sight
 from runner.errors import Action, Exit, SpecError, action_for
-from runner.ledger import RunRecord
+from runner.run_record import RunRecord
 from runner.runs import state
 from runner.runs.state import CANCELLED, FINISHED, cancelled, ending, finish, verdict
 from runner.runs.tail import LogQuery, LogText, StoreLogs
@@ -186,7 +186,7 @@ class Local(OfStore):
         cancel = _sometimes(lambda: cancelled(self._store, record.id))
         ended = {
             a.shard: int(a.exit)
-            for a in ledger.read_counts(self._store, record.id)
+            for a in ledger.read_counts(self._store, record.id, record.plan)
             if a.exit is not None and action_for(a.exit) in (Action.COMPLETE, Action.FAIL_SHARD)
         }
         rest = [shard for shard in range(record.shards) if shard not in ended]

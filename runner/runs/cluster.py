@@ -32,7 +32,7 @@ from runner.errors import (
     TransientError,
     action_for,
 )
-from runner.ledger import RunRecord
+from runner.run_record import RunRecord
 from runner.runs import place, state
 from runner.runs.carry import follow, waited
 from runner.runs.place import Place
@@ -204,7 +204,7 @@ class Cluster:
         if not pods.job_is_over(seen.job):
             return Sight(causes=causes, at_work=at_work, logs=logs)
         how = state.CANCELLED if state.cancelled(self._store, record.id) else state.FINISHED
-        state.finish(self._store, record.id, how, self._exits(record.id, seen), causes)
+        state.finish(self._store, record.id, how, self._exits(record, seen), causes)
         return Sight(alive=False, causes=causes, at_work=at_work, logs=logs)
 
     def _without_job(self, record: RunRecord, seen: Snapshot, sight: Sight) -> Sight:
@@ -220,7 +220,7 @@ class Cluster:
         is_cancelled = state.cancelled(self._store, run)
         if stands is not None and not has_pods and (is_cancelled or (newest and is_quiet)):
             how = state.CANCELLED if is_cancelled else state.FINISHED
-            state.finish(self._store, run, how, self._exits(run, seen))
+            state.finish(self._store, run, how, self._exits(record, seen))
             return replace(sight, alive=False)
         causes = (_unseen(run, here),) if newest and stands is None else ()
         return replace(sight, alive=has_pods or not is_quiet, causes=causes)
@@ -241,14 +241,14 @@ class Cluster:
                 self._peaks[uid] = int(told.metadata.get("peak_bytes", "0")) if told else 0
         return self._peaks
 
-    def _exits(self, run: str, seen: Snapshot) -> dict[int, int]:
+    def _exits(self, record: RunRecord, seen: Snapshot) -> dict[int, int]:
         """Return the last exit code of each shard that has ended for good.
 
         The Job knows which those are, pods and ledgers know the codes; a shard given up without any code gets 1.
         """
         codes = {
             a.shard: int(a.exit)
-            for a in sorted(ledger.read_counts(self._store, run), key=_written)
+            for a in sorted(ledger.read_counts(self._store, record.id, record.plan), key=_written)
             if a.exit is not None
         }
         for index, pod in pods.newest_by_index(seen.pods).items():
@@ -277,7 +277,7 @@ class Cluster:
             if stop():
                 return
             time.sleep(self._pause_s)
-        exits = self._exits(run, seen)
+        exits = self._exits(record, seen)
         self._patiently(lambda: self._client.delete("jobs", run))
         state.finish(self._store, run, state.CANCELLED, exits)
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from runner import ledger
 from runner.backends.sight import Sight
 from runner.errors import Exit, SpecError
-from runner.ledger import RunRecord
+from runner.run_record import RunRecord
 from runner.runs import state
 from runner.runs.carry import OfStore
 from runner.spec import RunSpec

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from runner import ledger, plan
 from runner.errors import PoisonError
-from runner.ledger import Fold, RunRecord
+from runner.ledger import Fold
+from runner.run_record import RunRecord
 from runner.spec import Selection
 from runner.stages.kept import kept
 from runner.store import Store

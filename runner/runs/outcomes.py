@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping
 
 from runner import ledger
 from runner.errors import Action, action_for
-from runner.ledger import Attempt, Fold, RunRecord
+from runner.ledger import Attempt, Fold
+from runner.run_record import RunRecord
 from runner.store import Store
 from runner.task import Entry
 

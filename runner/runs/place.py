@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from runner import layout, ledger
+from runner import layout, ledger, run_record
 from runner.errors import PreconditionError
 from runner.store import Store
 
@@ -59,15 +59,18 @@ def read(store: Store, run: str) -> Place | None:
     """Return where a run is, or None while nobody has made or seen its Job."""
     if store.head(layout.cluster(run)) is None:
         return None
-    document = json.loads(store.get(layout.cluster(run)))
-    return Place(
-        server=document["server"],
-        authorities=tuple(document["authorities"]),
-        namespace=document["namespace"],
-        context=document["context"],
-        values=tuple(document["values"]),
-        uid=document.get("uid", ""),
-    )
+    try:
+        document = json.loads(store.get(layout.cluster(run)))
+        return Place(
+            server=document["server"],
+            authorities=tuple(document["authorities"]),
+            namespace=document["namespace"],
+            context=document["context"],
+            values=tuple(document["values"]),
+            uid=document.get("uid", ""),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise run_record.unreadable(store, layout.cluster(run), run, e) from e
 
 
 def write(store: Store, run: str, place: Place) -> bool:

@@ -9,11 +9,12 @@ from datetime import date
 from itertools import chain
 from typing import Any
 
-from runner import history, ledger, plan
+from runner import history, ledger, plan, run_record
 from runner.errors import NotFoundError, SpecError
-from runner.ledger import Fold, RunRecord
+from runner.ledger import Fold
 from runner.market.names import SCHEMA_VERSION
 from runner.plan import Plan
+from runner.run_record import RunRecord
 from runner.runs.state import ending
 from runner.spec import RunSpec, Selection
 from runner.stages import expected, outputs, sealing
@@ -160,7 +161,7 @@ def _parent(spec: RunSpec, store: Store) -> RunRecord:
     """Return the run whose failed tasks are asked for. Raises SpecError when it has not ended."""
     if spec.parent is None:
         raise SpecError("select failed: name the run whose failed tasks are meant: runner retry RUN (or --parent RUN)")
-    parent = ledger.get_run(store, spec.parent)
+    parent = run_record.get_run(store, spec.parent)
     if ending(store, parent.id) is None:
         raise SpecError(
             f"run {parent.id} has not ended: submit its request again to resume it, or first: runner cancel {parent.id}"

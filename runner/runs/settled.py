@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from runner import layout, ledger
-from runner.ledger import RunRecord
+from runner.run_record import RunRecord
 from runner.store import Store
 
 
@@ -25,7 +25,9 @@ def read_settled(store: Store, record: RunRecord) -> Settled:
     rows: dict[int, int] = {}
     strange = set()
     for info in store.list(f"{layout.run_prefix(record.id)}shards/"):
-        shard, _ = layout.shard_and_attempt(info.key)
+        shard, _ = layout.shard_and_attempt(info.key) or (None, "")
+        if shard is None:
+            continue
         if info.metadata.get(ledger.OF_PLAN) == record.plan.sha256:
             rows[shard] = max(rows.get(shard, 0), int(info.metadata.get(ledger.SETTLED, "0")))
         else:

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from runner import layout, ledger
+from runner import layout, ledger, run_record
 from runner.backends.sight import Cause, Sight
 from runner.errors import Action, Exit, NotFoundError, PreconditionError, SpecError, WorkerExit, action_for
-from runner.ledger import Attempt, RunRecord
+from runner.ledger import Attempt
+from runner.run_record import RunRecord
 from runner.runs.outcomes import outcomes
 from runner.runs.settled import read_settled
 from runner.store import Store
@@ -35,7 +36,7 @@ class Ending:
 
 def cancel(store: Store, run: str) -> bool:
     """Ask for a run's end; tell whether it was still running. Its supervisor drains the workers when it sees this."""
-    ledger.get_run(store, run)
+    run_record.get_run(store, run)
     if ending(store, run) is not None:
         return False
     with suppress(PreconditionError):
@@ -61,9 +62,12 @@ def ending(store: Store, run: str) -> Ending | None:
     """Return how a run was ended, or None while it is not."""
     if store.head(layout.ending(run)) is None:
         return None
-    document = json.loads(store.get(layout.ending(run)))
-    causes = (Cause(**{**cause, "shards": tuple(cause["shards"])}) for cause in document.get("causes", ()))
-    return Ending(document["state"], {int(shard): code for shard, code in document["exits"].items()}, tuple(causes))
+    try:
+        document = json.loads(store.get(layout.ending(run)))
+        causes = tuple(Cause(**{**cause, "shards": tuple(cause["shards"])}) for cause in document.get("causes", ()))
+        return Ending(document["state"], {int(shard): code for shard, code in document["exits"].items()}, causes)
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise run_record.unreadable(store, layout.ending(run), run, e) from e
 
 
 def verdict(store: Store, record: RunRecord) -> Exit:
@@ -192,7 +196,7 @@ class Watch:
         record = self._record
         how = ending(self._store, record.id)
         by_shard: dict[int, list[Attempt]] = {}
-        for attempt in ledger.read_counts(self._store, record.id):
+        for attempt in ledger.read_counts(self._store, record.id, record.plan):
             by_shard.setdefault(attempt.shard, []).append(attempt)
         alive = sight.alive and how is None
         shards = tuple(
@@ -252,7 +256,7 @@ def _parked(run: str, shards: Sequence[ShardStatus]) -> Iterator[Cause]:
     parked = {s.shard: s.parked_until for s in shards if s.state is ShardState.RUNNING and s.parked_until}
     if parked:
         until, first = max(parked.values()), min(parked)
-        message = f"the source told to wait until {until:%H:%M} UTC at the latest, then it goes on by itself"
+        message = f"the source told to wait until {until:%Y-%m-%d %H:%M} UTC at the latest, then it goes on by itself"
         yield Cause("parked", message, f"runner logs {run} --shard {first}", tuple(sorted(parked)))
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from runner import layout, ledger, plan
+from runner import layout, ledger, plan, run_record
 from runner.errors import Action, ConfigError, PreconditionError, SpecError, action_for
-from runner.ledger import RunRecord
 from runner.plan import Plan
+from runner.run_record import RunRecord
 from runner.runs.outcomes import outcomes
 from runner.runs.request import Draft, draft, request_of
 from runner.runs.state import CANCELLED, ending
@@ -61,7 +61,7 @@ def submit(
     request = request_of(spec, store.url, days)
     base = plan.run_id(spec.stage, request)
     latest = latest_pass(store, base)
-    record = _same_request(store, ledger.get_run(store, latest), request) if latest else None
+    record = _same_request(store, run_record.get_run(store, latest), request) if latest else None
     if record is not None and ending(store, record.id) is None:
         settle(record)
     if record is not None and ending(store, record.id) is None:
@@ -101,7 +101,7 @@ def commit(spec: RunSpec, store: Store, drafted: Draft, run: str) -> RunRecord:
         store.put(layout.plan(run), body)
     except PreconditionError:
         body = store.get(layout.plan(run))
-    ledger.write_run(
+    run_record.write_run(
         store,
         RunRecord(
             id=run,
@@ -112,7 +112,7 @@ def commit(spec: RunSpec, store: Store, drafted: Draft, run: str) -> RunRecord:
             replaces=drafted.replaces,
         ),
     )
-    return _same_request(store, ledger.get_run(store, run), drafted.request)
+    return _same_request(store, run_record.get_run(store, run), drafted.request)
 
 
 def _same_request(store: Store, record: RunRecord, request: Mapping[str, Any]) -> RunRecord:
@@ -127,7 +127,9 @@ def _same_request(store: Store, record: RunRecord, request: Mapping[str, Any]) -
 
 def latest_pass(store: Store, base: str) -> str | None:
     """Return the id of the newest pass over a request, or None."""
-    passes = {number: run for run in ledger.run_ids(store, base) if (number := plan.pass_number(base, run)) is not None}
+    passes = {
+        number: run for run in run_record.run_ids(store, base) if (number := plan.pass_number(base, run)) is not None
+    }
     return passes[max(passes)] if passes else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from runner import layout, ledger
+from runner import layout, ledger, run_record
 from runner.errors import Action, action_for
 from runner.store import Store
 
@@ -31,7 +31,7 @@ class StoreLogs:
     """The log objects of a run. Workers write them every few seconds and when they end."""
 
     def __init__(self, store: Store, run: str, query: LogQuery) -> None:
-        ledger.get_run(store, run)
+        run_record.get_run(store, run)
         self._store, self._run, self._query = store, run, query
         self._generations: dict[str, str] = {}
         self._chars: dict[str, int] = {}
@@ -40,7 +40,8 @@ class StoreLogs:
         """Yield what is new since the last call, shards ascending, attempts by age; none of the attempts `without`."""
         good = self._good() if self._query.failed else frozenset()
         prefix = f"{layout.run_prefix(self._run)}logs/"
-        found = [(*layout.shard_and_attempt(info.key), info) for info in self._store.list(prefix)]
+        listed = ((layout.shard_and_attempt(info.key), info) for info in self._store.list(prefix))
+        found = [(*of, info) for of, info in listed if of is not None]
         for shard, attempt, info in sorted(found, key=lambda item: (item[0], item[2].updated, item[1])):
             wanted = self._query.shard in (None, shard) and attempt not in good and attempt not in without
             if not wanted or self._generations.get(info.key) == info.generation:

@@ -233,7 +233,8 @@ def _absolute(store: str, origin: str, cwd: Path) -> str:
     if not store or ("://" in path):
         return store
     try:
-        return f"file://{Path(cwd, Path(path).expanduser()).resolve()}"
+        real = str(Path(cwd, Path(path).expanduser()).resolve())
+        return f"file://{real if path != store else real.replace('%', '%25')}"
     except (RuntimeError, OSError) as e:
         raise SpecError(f"{origin} {values.shown(store)}: is no path here ({escape(str(e))}); give file:///dir") from e
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from runner import layout
-from runner.errors import ConflictError, PreconditionError
+from runner.errors import PreconditionError, TransientError
 from runner.market.digest import Digest
 from runner.market.names import SCHEMA_VERSION
 from runner.stages import content, outputs, validate
@@ -91,7 +91,7 @@ def run(task: Task, data_type: str, tools: Tools) -> Entry:
         pending = missing.column("outcome").to_pylist().count(str(Outcome.PENDING))
         facts = {"rows": available.num_rows, "missing": missing.num_rows, "pending": pending}
         return Entry(task.id, data_type, Outcome.DONE, facts)
-    raise ConflictError(
+    raise TransientError(
         f"the reports of {task.day} in {tools.store.url} changed {_SWAPS} times while written; run again"
     )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from runner.errors import ConflictError, NotFoundError, PreconditionError, RunnerError
+from runner.errors import ConflictError, NotFoundError, PreconditionError, RunnerError, TransientError
 from runner.stages import content
 from runner.stages.inputs import Inputs
 from runner.store import ABSENT, ObjectInfo, Store, open_object
@@ -69,7 +69,7 @@ def commit(store: Store, key: str, body: Path | bytes, metadata: Mapping[str, st
             raise ConflictError(_conflict(store, key, live.metadata, metadata))
         else:
             generation = live.generation
-    raise ConflictError(f"{key} in {store.url} changed {_ATTEMPTS} times while it was being written; run it again")
+    raise TransientError(f"{key} in {store.url} changed {_ATTEMPTS} times while it was being written; run it again")
 
 
 def commit_candles(
@@ -103,7 +103,7 @@ def commit_candles(
                 store.put(key, body, if_generation=info.generation if info else ABSENT, metadata=metadata)
                 del left[key]
                 written += 1
-    raise ConflictError(
+    raise TransientError(
         f"{next(iter(left))} in {store.url} changed {_ATTEMPTS} times while it was written; run it again"
     )
 

@@ -8,10 +8,12 @@ import google_crc32c
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from runner.errors import NotFoundError, PreconditionError, TransientError
 from runner.market.schema import Digest
 from runner.store import ObjectInfo, Store, open_object
 from runner.task import Outcome
 
+_ATTEMPTS = 5
 _BATCH_ROWS = 131_072
 _CHUNK_BYTES = 1 << 20
 OUTCOMES = frozenset(str(outcome) for outcome in Outcome if outcome.settled)
@@ -35,11 +37,23 @@ def fault(store: Store, info: ObjectInfo, *, deep: bool) -> str:
     and the footer must name this very object.
     """
     if deep:
-        return _deep_fault(store, info)
+        return _fault_of_live(store, info)
     meta = info.metadata
     if meta.get("outcome") in OUTCOMES and meta.get("digest") and count(meta, "rows") is not None:
         return ""
     return f"{info.key} has no metadata of ours: its content is unproven"
+
+
+def _fault_of_live(store: Store, info: ObjectInfo) -> str:
+    live: ObjectInfo | None = info
+    for _ in range(_ATTEMPTS):
+        if live is None:
+            return f"{info.key} was removed while it was read"
+        try:
+            return _deep_fault(store, live)
+        except (PreconditionError, NotFoundError):
+            live = store.head(info.key)  # replaced meanwhile
+    raise TransientError(f"{info.key} in {store.url} changed {_ATTEMPTS} times while it was read; validate again")
 
 
 def _deep_fault(store: Store, info: ObjectInfo) -> str:

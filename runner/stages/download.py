@@ -6,7 +6,7 @@ import errno
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from runner import layout
@@ -59,6 +59,9 @@ def _fetch(subject: Subject, folder: Path, tools: Tools) -> tuple[Fetched[None],
     file = DayFile(source.exchange, subject.data_type, subject.task.day, source.symbol)
     with _conversion(subject, folder) as conversion:
         fetched = tools.tardis.fetch(file, conversion.consume)
+        # What is served of a day that is not exported may be a part of it.
+        if not tools.reasons.exported(subject.task) and not tools.tardis.exported(source.exchange, file.day):
+            return replace(fetched, outcome=Outcome.PENDING), ()
         if fetched.outcome is Outcome.DONE:
             made = conversion.finish(fetched.source_md5 or "", fetched.source_bytes)
             return fetched, (made,) if isinstance(made, Ticks) else made

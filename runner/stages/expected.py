@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, groupby
 
 from runner.errors import NotFoundError
 from runner.market.groups import Group
 from runner.market.names import OPTIONS_CHAIN
-from runner.market.symbols import Instrument, exchange_of, selects
+from runner.market.symbols import INSTRUMENT_TYPES, Instrument, exchange_of, selects
 from runner.spec import RunSpec
 from runner.stages.instruments import InstrumentTable, instrument_tables
 from runner.store import Store
@@ -41,7 +41,7 @@ def days_of(spec: RunSpec, tardis: Tardis) -> tuple[date, ...]:
     Raises NotFoundError when it lists none of them.
     """
     if spec.start_date is None:
-        listed = {item.get("id") for item in tardis.exchanges()}
+        listed = {str(item.get("id")) for item in tardis.exchanges()}
         asked = [exchange for exchange in map(exchange_of, spec.venues) if exchange in listed]
         if not asked:
             raise NotFoundError(f"{tardis.api_url} lists none of {', '.join(spec.venues)}; give other --venues")
@@ -138,6 +138,14 @@ def tasks_of(rows: Iterable[Instrument], data_types: Iterable[str], day: date) -
             yield Task(Stage.DOWNLOAD, day, row.instrument_key, types, row.source)
 
 
+def _matches(spec: RunSpec, day: Day, selector: str) -> bool:
+    """Tell whether a selector means anything of the request's venues and types that is listed on a day."""
+    kinds = set(spec.instrument_types or INSTRUMENT_TYPES)
+    named: Iterable[Instrument | Group] = chain(day.table.rows, day.table.groups)
+    mine = (each for each in named if each.venue in spec.venues and each.instrument_type in kinds)
+    return any(_named((selector,), each) for each in mine)
+
+
 @lru_cache(maxsize=_KEPT)
 def _named(selectors: tuple[str, ...], named: Instrument | Group) -> bool:
     """Tell whether any of the selectors means an instrument or group, worked out once and not once a day."""
@@ -158,8 +166,12 @@ def venue_tasks(day: Day, spec: RunSpec) -> Iterator[Task]:
             yield Task(Stage.VALIDATE, day.day, venue, spec.data_types)
 
 
-def refuse_nothing(spec: RunSpec, days: Sequence[Day]) -> None:
-    """Raise NotFoundError when the request matches no instrument on any of its days; warn of venues without any."""
+def refuse_nothing(spec: RunSpec, days: Sequence[Day], *, may_lose: bool = False) -> None:
+    """Raise NotFoundError when the request, or one of its selectors, matches no instrument on any of its days.
+
+    Venues without any are warned of. Of selectors a request that is made every day `may_lose` some, as instruments are
+    delisted: these are warned of too, and so are those of a pipeline's step.
+    """
     found = {task.key.split(":", 1)[0] for day in days for task in day.tasks}
     if not found:
         asked = [*spec.instruments, *spec.instrument_types] or ["every instrument"]
@@ -167,5 +179,13 @@ def refuse_nothing(spec: RunSpec, days: Sequence[Day]) -> None:
             f"nothing matches: {', '.join(asked)} on {', '.join(spec.venues)} with {', '.join(spec.data_types)} "
             f"from {spec.start_date} to {spec.end_date or spec.start_date}; see `runner plan` with fewer selectors"
         )
+    lost = [selector for selector in spec.instruments if not any(_matches(spec, day, selector) for day in days)]
+    if lost and not may_lose and spec.parent is None:
+        raise NotFoundError(
+            f"nothing matches {', '.join(lost)} from {days[0].day} to {days[-1].day}; what is listed: "
+            f"runner instruments list --day {days[-1].day}"
+        )
+    if lost:
+        log.warning("nothing matches %s on %s", ", ".join(lost), days[-1].day)
     if without := [venue for venue in spec.venues if venue not in found]:
         log.warning("nothing is expected of %s: no instrument there matches the request", ", ".join(without))

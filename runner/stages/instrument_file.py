@@ -85,9 +85,7 @@ class InstrumentTable:
     @cached_property
     def digest(self) -> str:
         """Return the digest of the rows and groups, whatever file they are in."""
-        digest = Digest(SCHEMA)
-        digest.update(_arrow(self.rows))
-        return hashlib.sha256(f"{digest.hexdigest()} {_groups_text(self.groups)}".encode()).hexdigest()
+        return _digest(_arrow(self.rows), _groups_text(self.groups))
 
     def updated(self, newer: InstrumentTable) -> InstrumentTable:
         """Return this table with the exchanges of a newer one replaced, or added, by what that says of them."""
@@ -116,6 +114,14 @@ def object_metadata(table: InstrumentTable) -> dict[str, str]:
     }
 
 
+def told_of_exports(metadata: Mapping[str, str]) -> dict[str, date]:
+    """Return what the metadata of a table says of exports; nothing where they are somebody else's."""
+    try:
+        return {e: date.fromisoformat(day) for e, day in json.loads(metadata["exported_until"]).items()}
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return {}
+
+
 def table_bytes(table: InstrumentTable) -> bytes:
     """Return the Parquet file of a table; equal tables give equal bytes with one version of the library."""
     reported = json.dumps([astuple(row) for row in table.unparsed])
@@ -126,8 +132,11 @@ def table_bytes(table: InstrumentTable) -> bytes:
     return sink.getvalue()
 
 
-def read_table(body: bytes, where: str) -> InstrumentTable:
-    """Return the table in a Parquet file, equal to the one written; raises ConflictError naming `where`."""
+def read_table(body: bytes, where: str, day: date) -> InstrumentTable:
+    """Return the table of a day in a Parquet file, equal to the one written.
+
+    Raises ConflictError naming `where` for another file, another day's, and one with other rows than were written.
+    """
     try:
         # No thread of Arrow's: one that lets go of `body` while the interpreter ends aborts the process.
         rows = pq.ParquetFile(pa.BufferReader(body), pre_buffer=False).read(use_threads=False)
@@ -135,15 +144,31 @@ def read_table(body: bytes, where: str) -> InstrumentTable:
         until = {exchange: date.fromisoformat(day) for exchange, day in json.loads(metadata["exported_until"]).items()}
         groups = json.loads(metadata.get("groups", "null"))
         return InstrumentTable(
-            day=date.fromisoformat(metadata["day"]),
-            rows=_instruments(rows.cast(SCHEMA)),
+            day=day,
+            rows=_instruments(_proven(rows.cast(SCHEMA), metadata, day)),
             # A table from before groups were kept is made anew.
             exported_until={} if groups is None else until,
             unparsed=tuple(Unparsed(*row) for row in json.loads(metadata["unparsed"])),
             groups=tuple(_group(item) for item in groups or ()),
         )
     except (pa.ArrowException, KeyError, TypeError, ValueError) as e:
-        raise ConflictError(f"{where} is no instrument table of this program ({e}); move it away and run again") from e
+        again = f"runner submit instruments --start-date {day} --end-date {day} --select all"
+        raise ConflictError(f"{where} is no instrument table of that day ({e}); make it anew: {again}") from e
+
+
+def _proven(rows: pa.Table, metadata: Mapping[str, str], day: date) -> pa.Table:
+    """Return the rows if they are the day's and all that were written. Raises ValueError."""
+    if metadata["day"] != str(day):
+        raise ValueError(f"it is the table of {metadata['day']}")
+    if "groups" in metadata and metadata["digest"] != _digest(rows, metadata["groups"]):
+        raise ValueError(f"its {rows.num_rows} rows are not the {metadata.get('rows')} that were written")
+    return rows
+
+
+def _digest(rows: pa.Table, groups: str) -> str:
+    digest = Digest(SCHEMA)
+    digest.update(rows)
+    return hashlib.sha256(f"{digest.hexdigest()} {groups}".encode()).hexdigest()
 
 
 def _groups_text(groups: tuple[Group, ...]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 
 from runner import history
-from runner.stages.instruments import read_instruments
+from runner.stages.instruments import exported_until
 from runner.store import Store
 from runner.task import Entry, Stage, Task
 
@@ -49,6 +49,5 @@ class Reasons:
             return True
         with self._lock:
             if task.day not in self._exported:
-                table = read_instruments(self._store, task.day)
-                self._exported[task.day] = table.exported_until if table else {}
+                self._exported[task.day] = exported_until(self._store, task.day)
             return task.day < self._exported[task.day].get(task.source.exchange, date.max)

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from runner import history, layout
 from runner.errors import NotFoundError
 from runner.market.groups import Group
-from runner.market.symbols import Instrument
+from runner.market.symbols import Instrument, selects
 from runner.spec import RunSpec
 from runner.stages import expected, outputs, validate
 from runner.stages.inputs import made_of
@@ -69,19 +69,21 @@ class Explanation:
 
 
 def report(spec: RunSpec, store: Store, tardis: Tardis) -> Report:
-    """Judge every venue of a request, write its completeness records, and return the gaps of its selection.
+    """Judge every venue of a request, day by day, and write its completeness records; return the gaps of its selection.
 
     Raises NotFoundError when the selectors match nothing.
     """
     found: list[expected.Day] = []
     judgements: list[Judgement] = []
-    why, listing = Reasons(store), Listing(store)
+    why, listing, recorded = Reasons(store), Listing(store), 0
     for day in expected.expect(spec, store, tardis, expected.days_of(spec, tardis)):
         found.append(day)
         judgements += _judge_day(spec, store, day, why, listing)
+        if any(each.tasks for each in found):  # otherwise the request is refused in the end
+            for judgement in judgements[recorded:]:
+                validate.record(store, judgement)
+            recorded = len(judgements)
     expected.refuse_nothing(spec, found)
-    for judgement in judgements:
-        validate.record(store, judgement)
     selected = {(task.day, task.key) for day in found for task in day.tasks}
     gaps = [gap for judgement in judgements for gap in judgement.gaps if (gap.day, gap.key) in selected]
     gaps.sort(key=lambda gap: (gap.day, gap.key))
@@ -102,15 +104,21 @@ def explain(spec: RunSpec, store: Store, tardis: Tardis, key: str, day: date) ->
     Raises NotFoundError when the catalogue does not list the key on that day.
     """
     table = read_instruments(store, day) or day_instruments(store, tardis, day)
-    named: tuple[Instrument | Group, ...] = (*table.rows, *table.groups)
-    row = next((row for row in named if row.instrument_key == key.upper()), None)
-    if row is None:
-        raise NotFoundError(_not_listed(table, key.upper()))
+    row = _meant(table, key)
     why, listing = Reasons(store), Listing(store)
     return tuple(
         _explain(Grounds(store, table, t, outputs.live(store, day, t), why, listing, deep=spec.deep), row)
         for t in spec.data_types
     )
+
+
+def _meant(table: InstrumentTable, key: str) -> Instrument | Group:
+    """Return what a key names, or a selector that means one alone."""
+    named: tuple[Instrument | Group, ...] = (*table.rows, *table.groups)
+    found = [row for row in named if row.instrument_key == key.upper()] or [row for row in named if selects(key, row)]
+    if len(found) != 1:
+        raise NotFoundError(_not_listed(table, key.upper()) if not found else f"{key} means {len(found)} instruments")
+    return found[0]
 
 
 def _explain(grounds: Grounds, row: Instrument | Group) -> Explanation:
@@ -149,9 +157,14 @@ def _not_offered(grounds: Grounds, row: Instrument | Group) -> str:
     if isinstance(row, Group) and data_type in row.data_types:
         return f"the rows of {row.tardis_symbol} are in the files of its instruments, which are downloaded instead"
     offers = f"{row.tardis_exchange} offers only {', '.join(row.data_types)} for it"
-    groups = (g for g in grounds.table.groups if (g.venue, g.instrument_type) == kind and data_type in g.data_types)
-    held = "".join(f"; its rows are in the file of {group.instrument_key}" for group in groups if group is not row)
-    return f"{offers}{held}"
+    groups = [g for g in grounds.table.groups if (g.venue, g.instrument_type) == kind and data_type in g.data_types]
+    taken = {task.key for task in expected.group_tasks(grounds.table, (data_type,))}
+    held = (
+        f"; its rows are in the file of {g.instrument_key}{'' if g.instrument_key in taken else ', not downloaded'}"
+        for g in groups
+        if g is not row
+    )
+    return f"{offers}{''.join(held)}"
 
 
 def _not_listed(table: InstrumentTable, key: str) -> str:

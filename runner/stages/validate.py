@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from runner import layout, ledger
-from runner.errors import ConfigError, IncompleteError, PreconditionError
+from runner.errors import ConfigError, IncompleteError, PreconditionError, TransientError
 from runner.ledger import canonical, sha256
 from runner.market.groups import UNPARSED
 from runner.market.symbols import VENUES, exchange_of
@@ -206,9 +206,23 @@ def _doubts(grounds: Grounds, venue: str, keys: Mapping[str, ObjectInfo]) -> Ite
             yield f"{key} is there, and the catalogue does not offer it"
         elif key in keys and '"catalogue_disagrees": true' in info.metadata.get("proof", ""):
             yield f"{key}: the source has no such file, though its catalogue offers it"
+    yield from _held_back(grounds, venue)
     for row in grounds.table.unparsed:
         if row.exchange == exchange_of(venue):
             yield f"symbol {row.symbol} of {row.exchange} has no key: {row.reason}"
+
+
+def _held_back(grounds: Grounds, venue: str) -> Iterator[str]:
+    """Yield the grouped files that are not downloaded, as members have files of their own, but not all members."""
+    table, data_type = grounds.table, grounds.data_type
+    for group in (each for each in table.groups if each.venue == venue and data_type in each.data_types):
+        members = [r for r in table.rows if (r.venue, r.instrument_type) == (venue, group.instrument_type)]
+        own = sum(data_type in row.data_types for row in members)
+        if 0 < own < len(members):
+            yield (
+                f"{len(members) - own} of {len(members)} instruments of {group.instrument_key} have no file of their "
+                f"own: what the grouped file holds of them is not downloaded"
+            )
 
 
 def record(store: Store, judgement: Judgement) -> None:
@@ -224,7 +238,7 @@ def record(store: Store, judgement: Judgement) -> None:
         except PreconditionError:
             continue
         return
-    raise ConfigError(f"{key} in {store.url} changed {_SWAPS} times while it was being written; validate again")
+    raise TransientError(f"{key} in {store.url} changed {_SWAPS} times while it was being written; validate again")
 
 
 def completeness_record(store: Store, key: str) -> dict[str, Any]:

@@ -5,15 +5,15 @@ Source of the format: https://docs.tardis.dev/api/http#exchanges-exchange.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
 
 from runner.errors import IntegrityError
 from runner.market.symbols import ceil_day
+
+_YEARS = range(1970, 9999)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +48,12 @@ class ListedSymbol:
 
 
 @dataclass(frozen=True, slots=True)
-class Incident:
-    """A stretch [start, end) for which Tardis reports trouble with its recording."""
-
-    start: datetime
-    end: datetime
-    status: str
-    details: str
-
-
-@dataclass(frozen=True, slots=True)
 class Catalogue:
-    """Day files of one exchange. `exported_until` is exclusive; `digest` covers all that day files depend on."""
+    """Day files of one exchange. `exported_until` is exclusive."""
 
     exchange: str
     exported_until: datetime
     symbols: tuple[ListedSymbol, ...]
-    incidents: tuple[Incident, ...]
-    digest: str
     _by_id: Mapping[str, Sequence[ListedSymbol]] = field(repr=False, compare=False)
 
     @property
@@ -100,7 +88,7 @@ def parse_exchange(doc: Mapping[str, Any]) -> Catalogue:
     by_id: dict[str, list[ListedSymbol]] = {}
     for symbol in symbols:
         by_id.setdefault(symbol.id, []).append(symbol)
-    return Catalogue(exchange, until, symbols, tuple(_incidents(doc)), _digest(exchange, until, symbols), by_id)
+    return Catalogue(exchange, until, symbols, by_id)
 
 
 def _symbol(item: Any, until: datetime, where: str) -> ListedSymbol:
@@ -114,13 +102,6 @@ def _symbol(item: Any, until: datetime, where: str) -> ListedSymbol:
     )
 
 
-def _incidents(doc: Mapping[str, Any]) -> Iterator[Incident]:
-    for n, item in enumerate(doc.get("incidentReports") or ()):
-        where = f"{doc.get('id')}.incidentReports[{n}]"
-        start, end = _instant(item, "from", where), _instant(item, "to", where)
-        yield Incident(start, end, str(item.get("status", "")), str(item.get("details", "")))
-
-
 def _at(item: Any, name: str, kind: type, where: str) -> Any:
     value = item.get(name) if isinstance(item, Mapping) else None
     if not isinstance(value, kind):
@@ -132,11 +113,10 @@ def _instant(item: Any, name: str, where: str) -> datetime:
     text = _at(item, name, str, where)
     try:
         instant = datetime.fromisoformat(text)
-    except ValueError as e:
-        raise IntegrityError(f"catalogue of Tardis: {where}.{name} is {text!r}, no time; retry, or report it") from e
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-
-
-def _digest(exchange: str, until: datetime, symbols: Sequence[ListedSymbol]) -> str:
-    rows = sorted([s.id, s.type, s.data_types, str(s.available_since), str(s.available_to)] for s in symbols)
-    return hashlib.sha256(json.dumps([exchange, str(until), rows]).encode()).hexdigest()
+        instant = instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+        is_a_time = instant.astimezone(UTC).year in _YEARS
+    except (ValueError, OverflowError):
+        is_a_time = False
+    if not is_a_time:
+        raise IntegrityError(f"catalogue of Tardis: {where}.{name} is {text!r}, no time; retry, or report it")
+    return instant

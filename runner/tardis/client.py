@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import date
 from functools import partial
 from http import HTTPStatus
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote
 
+from runner import logs
 from runner.errors import (
     ConfigError,
     DrainedError,
@@ -49,6 +51,7 @@ __all__ = ["DayFile", "Fetched", "Limits", "Proof", "Tardis"]
 T = TypeVar("T")
 
 _SLOT_TICK_S = 0.25
+_SHORTEST_SHOWN = 8
 _WITHOUT_DATA = {NOT_AVAILABLE: Outcome.NOT_AVAILABLE, NOT_OFFERED: Outcome.NOT_OFFERED}
 
 
@@ -93,8 +96,12 @@ class Tardis:
         path = f"/exchanges/{quote(exchange, safe='')}"
         with self._catalogue_lock:
             if exchange not in self._documents:
-                self._documents[exchange] = self._retried(path, lambda: objects([self._json(path)])[0])
+                self._documents[exchange] = self._retried(path, lambda: self._described(exchange, path))
             return self._documents[exchange]
+
+    def exported(self, exchange: str, day: date) -> bool:
+        """Tell whether the source has exported a day of an exchange, by a catalogue asked for once per object."""
+        return self._catalogue(exchange).exported(day)
 
     def key_info(self) -> list[dict[str, Any]]:
         """Return `GET /api-key-info`: what the key covers. NotAllowedError at once when it is refused or expired."""
@@ -113,7 +120,7 @@ class Tardis:
         except TransientError as e:
             raise self._final(str(file), e, tries.attempts) from e
         except (SourceError, NotAllowedError, ConfigError) as e:
-            raise type(e)(f"{file}: {e}") from e
+            raise type(e)(self._hidden(f"{file}: {e}")) from e
         return replace(fetched, attempts=max(tries.attempts, 1))
 
     def close(self) -> None:
@@ -186,6 +193,12 @@ class Tardis:
         except RefusedError as e:
             raise NotAllowedError(f"{e}; set a valid TARDIS_API_KEY") from e
 
+    def _described(self, exchange: str, path: str) -> dict[str, Any]:
+        found = objects([self._json(path)])[0]
+        if (name := found.get("id")) != exchange:
+            raise IntegrityError(f"the catalogue of {exchange} was asked for, and that of {name!r:.40} came")
+        return found
+
     def _json(self, path: str, key: str | None = None) -> Any:
         with closing(self._wire.get(self.api_url + path, key)) as reply:
             if reply.status == HTTPStatus.OK:
@@ -200,19 +213,20 @@ class Tardis:
         except TransientError as e:
             raise self._final(what, e, tries.attempts) from e
         except (SourceError, NotAllowedError, ConfigError) as e:
-            raise type(e)(f"{what}: {e}") from e
+            raise type(e)(self._hidden(f"{what}: {e}")) from e
 
     def _final(self, what: str, error: TransientError, attempts: int) -> RunnerError:
         """Return the error that ends a request whose attempts all failed, the last one with `error`."""
-        tried = f"{what}: {error} (attempts: {attempts})"
+        said = self._hidden(str(error))
+        tried = f"{what}: {said} (attempts: {attempts})"
         if isinstance(error, ToldToWait):
-            limit = f"{what}: {error}; nothing downloaded for {self.limits.lock_limit_s:g} s"
+            limit = f"{what}: {said}; nothing downloaded for {self.limits.lock_limit_s:g} s"
             if error.locked:
                 return NotAllowedError(f"{limit}: egress must be one address for all users of this key")
             return TransientError(f"{limit}: a quota is used up, or the source is down; retry later")
         if isinstance(error, RefusedError):
             since = f"refused for {self.limits.refusal_s:g} s, by api-key-info too"
-            return NotAllowedError(f"{what}: {error}; {since}: set a valid TARDIS_API_KEY")
+            return NotAllowedError(f"{what}: {said}; {since}: set a valid TARDIS_API_KEY")
         if isinstance(error, GoneError):
             return SourceError(f"{tried}; look it up in the catalogue, ask the vendor, or retry later")
         if isinstance(error, IntegrityError):
@@ -245,9 +259,14 @@ class Tardis:
             self.on_bytes(received)
 
     def _answer(self, reply: Reply) -> Answer:
-        # a server may repeat the key it refuses
-        text = reply.text()
-        return read_answer(reply.status, reply.headers, text.replace(self.key, "***") if self.key else text)
+        return read_answer(reply.status, reply.headers, self._hidden(reply.text()))
+
+    def _hidden(self, text: str) -> str:
+        """Return a text of the source's without the key, which a server may repeat, or the beginning of it."""
+        key = self.key or ""
+        for length in range(len(key), _SHORTEST_SHOWN - 1, -1):
+            text = text.replace(key[:length], logs.HIDDEN)
+        return logs.redact(text)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:

@@ -26,6 +26,7 @@ _MAX_REDIRECTS = 5
 _CHUNK_BYTES = 64 * 1024
 _TEXT_BYTES = 64 * 1024
 _CAUSE_CHARS = 200
+_LENGTH_DIGITS = 18
 _MD5 = re.compile("[0-9a-f]{32}")
 _PORTS = {"http": 80, "https": 443}
 _FAILURES = (HTTPError, HTTPException, OSError)
@@ -59,7 +60,8 @@ class Reply:
         self.headers = response.headers
         self.chunked = self.headers.get("Transfer-Encoding", "").strip().lower() == "chunked"
         length = self.headers.get("Content-Length", "").strip()
-        self.length = int(length) if length.isascii() and length.isdigit() and not self.chunked else None
+        is_length = length.isascii() and length.isdigit() and len(length) <= _LENGTH_DIGITS
+        self.length = int(length) if is_length and not self.chunked else None
 
     @property
     def framed(self) -> bool:

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
-from runner import ledger, logs, runs
+from runner import ledger, logs, run_record, runs
 from runner.errors import ConfigError, DrainedError, RunnerError, TransientError, WorkerExit
-from runner.ledger import RunRecord
+from runner.run_record import RunRecord
 from runner.runs.submit import create
 from runner.stages.commit import Mode
 from runner.stages.tools import Tools
@@ -54,7 +54,7 @@ def main(env: Mapping[str, str]) -> int:
 
 def _run(me: Identity, stop: Stop, lines: _Tee) -> WorkerExit:
     store = open_store(me.spec.store, refusal_s=me.spec.store_refusal_s)
-    scratch = Path(tempfile.mkdtemp(prefix=f"{me.run}-{me.shard}-", dir=me.scratch))
+    scratch = _scratch(me)
     shard: Shard | None = None
     tardis = runs.tardis_of(
         me.spec,
@@ -76,10 +76,20 @@ def _run(me: Identity, stop: Stop, lines: _Tee) -> WorkerExit:
     return end
 
 
+def _scratch(me: Identity) -> Path:
+    try:
+        return Path(tempfile.mkdtemp(prefix=f"{me.run}-{me.shard}-", dir=me.scratch))
+    except OSError as e:
+        where = me.scratch or tempfile.gettempdir()
+        raise TransientError(
+            f"{where}: no scratch directory can be made there ({e.strerror}); see RUNNER_SCRATCH"
+        ) from e
+
+
 def _record(me: Identity, store: Store, tardis: Tardis, stop: Stop) -> RunRecord:
     """Return the run's record. Where nobody planned yet, shard 0 plans and the others wait for it."""
     waited = 0.0
-    while (record := ledger.read_run(store, me.run)) is None:
+    while (record := run_record.read_run(store, me.run)) is None:
         if me.shard == 0:
             return create(me.spec, store, tardis, me.run)
         if waited >= _PLAN_WAIT_S:
@@ -112,8 +122,10 @@ def _refuse(e: RunnerError) -> int:
 
 def _last_word(end: WorkerExit, summary: str) -> None:
     """Leave one JSON line where the cluster shows a container's reason for ending."""
-    if _TERMINATION_LOG.exists():
-        _TERMINATION_LOG.write_text(json.dumps({"exit": int(end), "message": logs.redact(summary)}) + "\n")
+    # The exit code says the same to who reads no message.
+    with contextlib.suppress(OSError):
+        if _TERMINATION_LOG.exists():
+            _TERMINATION_LOG.write_text(json.dumps({"exit": int(end), "message": logs.redact(summary)}) + "\n")
 
 
 class _Tee(io.StringIO):

@@ -11,8 +11,8 @@ from typing import Protocol
 
 from runner import ledger, plan
 from runner.errors import Action, DrainedError, RunnerError, WorkerExit, action_for, gravest
-from runner.ledger import Attempt, Counts, Fold, RunRecord
-from runner.spec import Selection
+from runner.ledger import Attempt, Counts, Fold
+from runner.run_record import RunRecord
 from runner.stages import availability, candles, download, instruments, kept, validate
 from runner.stages.tools import Tools
 from runner.store import ABSENT
@@ -92,7 +92,7 @@ class Shard:
     def _keep(self, folded: Fold) -> None:
         """Take over what earlier attempts settled, or ruined for good."""
         self._take_over(e for key, e in folded.entries.items() if ledger.final(e))
-        if self._me.spec.select is not Selection.ALL:
+        if not self._record.replaces:
             self._take_over(kept.kept(self._tools.store, self._tally.remaining()))
         for task in self._tally.remaining():
             if cause := ledger.poisoned(folded, task.id, self._me.run):

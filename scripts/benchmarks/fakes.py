@@ -20,7 +20,8 @@ from runner import ledger, plan
 from runner.backends.kubernetes import pods
 from runner.backends.kubernetes.client import Client, GoneError, Object
 from runner.errors import RunnerError, SourceError, TransientError, WorkerExit
-from runner.ledger import Attempt, Counts, RunRecord
+from runner.ledger import Attempt, Counts
+from runner.run_record import RunRecord
 from runner.store import ABSENT, Store
 from runner.task import Entry, Outcome
 from tests.e2e_k8s.cluster import apply, kubectl

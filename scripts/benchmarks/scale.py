@@ -34,7 +34,7 @@ import fakes
 import planning
 import yaml
 
-from runner import ledger
+from runner import run_record
 from runner.backends.kubernetes.client import Client
 from runner.errors import Exit
 from runner.store import open_store
@@ -195,7 +195,7 @@ def measure(shards: int, parallelism: int, folder: Path, gcs: str) -> dict[str, 
         if cost["exit"] or not run:
             raise SystemExit(f"bench scale: submit ended with {cost['exit']}:\n{submit.said}")
         store = open_store(store_url)
-        record = ledger.get_run(store, run)
+        record = run_record.get_run(store, run)
         client = Client(kubeconfig=os.environ["KUBECONFIG"], namespace=site.namespace)
         with fakes.StandIn(client, store, record) as stand_in:
             say(f"{shards} shards: submitted in {cost['wall_s']} s, following …")

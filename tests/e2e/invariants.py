@@ -17,7 +17,7 @@ import google_crc32c
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from runner import layout, ledger, plan
+from runner import layout, ledger, plan, run_record
 from runner.ledger import Attempt
 from runner.stages import content
 from runner.store import ObjectInfo, Store
@@ -50,7 +50,7 @@ def violations(store: Store, runs: tuple[str, ...], expected: Expectation) -> li
     tasks: dict[str, Task] = {}
     attempts: list[Attempt] = []
     for run in runs:
-        for task in plan.decode_bytes(plan.read_plan(store, ledger.get_run(store, run))).tasks:
+        for task in plan.decode_bytes(plan.read_plan(store, run_record.get_run(store, run))).tasks:
             before = tasks[task.id].data_types if task.id in tasks else ()
             tasks[task.id] = replace(task, data_types=tuple(dict.fromkeys((*before, *task.data_types))))
         attempts += ledger.read_attempts(store, run)

@@ -9,7 +9,7 @@ from datetime import date
 
 import pytest
 
-from runner import layout, ledger
+from runner import layout, run_record
 from runner.runs import ending
 from tests.e2e.world import DAYS, World, until
 
@@ -34,7 +34,7 @@ def run(world: World, *words: str) -> subprocess.CompletedProcess[str]:
 
 def wrong(world: World) -> list[str]:
     """Return what is lost, done twice or left behind after the pipeline of the day."""
-    ids = list(ledger.run_ids(world.store))
+    ids = list(run_record.run_ids(world.store))
     stages = Counter(run.split("-")[0] for run in ids)
     bodies = {path: count for path, count in world.bodies.items() if count != 1}
     key = layout.completeness(date.fromisoformat(DAY), "BINANCE")

@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from runner import ledger, plan, runs
+from runner import ledger, plan, run_record, runs
 from runner.errors import Exit, NotFoundError, PreconditionError
-from runner.ledger import Attempt, RunRecord
+from runner.ledger import Attempt
+from runner.run_record import RunRecord
 from runner.runs import Local
 from runner.runs.submit import Submission, submit
 from runner.sandbox.tardis import Server
@@ -185,7 +186,7 @@ class World:
         return {path: seen["bodies_completed"] for path, seen in paths.items() if path.endswith(".csv.gz")}
 
     def run_ids(self) -> tuple[str, ...]:
-        return tuple(sorted(ledger.run_ids(self.store)))
+        return tuple(sorted(run_record.run_ids(self.store)))
 
     def attempts(self, run: str) -> tuple[Attempt, ...]:
         return ledger.read_attempts(self.store, run)

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from runner import ledger, plan
+from runner import ledger, plan, run_record
 from runner.ledger import Attempt
 from runner.store import ObjectInfo, Store, open_store
 from runner.task import Task
@@ -286,13 +286,13 @@ class World:
         kubectl("create", "--raw", path, "-f", "-", given=json.dumps(body))
 
     def run_ids(self) -> tuple[str, ...]:
-        return tuple(sorted(ledger.run_ids(self.store)))
+        return tuple(sorted(run_record.run_ids(self.store)))
 
     def attempts(self, run: str) -> tuple[Attempt, ...]:
         return ledger.read_attempts(self.store, run)
 
     def plan(self, run: str) -> tuple[tuple[Task, ...], ...]:
-        return plan.decode_bytes(plan.read_plan(self.store, ledger.get_run(self.store, run))).shards
+        return plan.decode_bytes(plan.read_plan(self.store, run_record.get_run(self.store, run))).shards
 
     def violations(
         self,
@@ -304,4 +304,4 @@ class World:
         """Return what is wrong with the store and its runs; see `Expectation`."""
         expected = Expectation(self.clean, self.site.bodies, redone, shared, failed)
         held: Any = Held(self.store)  # it is only read
-        return invariants.violations(held, tuple(sorted(ledger.run_ids(held))), expected)
+        return invariants.violations(held, tuple(sorted(run_record.run_ids(held))), expected)

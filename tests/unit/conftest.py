@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from runner.errors import Exit
-from runner.ledger import RunRecord
+from runner.run_record import RunRecord
 from runner.runs import verdict
 from runner.runs.state import FINISHED, finish
 from runner.runs.submit import Submission, submit

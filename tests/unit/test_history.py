@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import pytest
 
-from runner import history, layout, ledger
+from runner import history, layout, ledger, run_record
 from runner.errors import NotFoundError, WorkerExit
-from runner.ledger import Attempt, RunRecord
+from runner.ledger import Attempt
+from runner.run_record import RunRecord
 from runner.stages.reasons import Reasons
 from runner.store import ABSENT
 from runner.store.memory import MemoryStore
@@ -76,7 +77,7 @@ def test_the_newest_entry_names_its_run(store) -> None:
 
 def record_run(store, run: str, first: str, last: str) -> None:
     asked = {"stage": "download", "days": [first, last]}
-    ledger.write_run(store, RunRecord(run, asked, {}, ledger.pin(b""), ()))
+    run_record.write_run(store, RunRecord(run, asked, {}, ledger.pin(b""), ()))
 
 
 @pytest.mark.parametrize("listed", [True, False], ids=["days in the metadata", "a record of before that"])

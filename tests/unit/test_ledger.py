@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner import layout, ledger
+from runner import layout, ledger, run_record
 from runner.errors import ConfigError, NotFoundError, PoisonError, SourceError, TransientError, WorkerExit
-from runner.ledger import Attempt, Counts, Fold, Pin, RunRecord, Size
+from runner.ledger import Attempt, Counts, Fold, Pin
+from runner.run_record import RunRecord, Size
 from runner.runs.settled import read_settled
 from runner.store import ABSENT, open_store
 from runner.store.memory import MemoryStore
@@ -44,38 +45,38 @@ def store(request, tmp_path):
 
 
 def test_a_run_record_comes_back_with_the_time_of_its_commit(store) -> None:
-    assert ledger.read_run(store, RUN) is None
-    assert ledger.write_run(store, RECORD)
-    found = ledger.get_run(store, RUN)
+    assert run_record.read_run(store, RUN) is None
+    assert run_record.write_run(store, RECORD)
+    found = run_record.get_run(store, RUN)
     assert replace(found, created=None) == RECORD
     assert found.created == store.head(layout.run_record(RUN)).updated
 
 
 def test_the_first_record_of_a_run_stands(store) -> None:
-    assert ledger.write_run(store, RECORD)
-    assert not ledger.write_run(store, replace(RECORD, sizes=()))
-    assert ledger.get_run(store, RUN).tasks == 48
+    assert run_record.write_run(store, RECORD)
+    assert not run_record.write_run(store, replace(RECORD, sizes=()))
+    assert run_record.get_run(store, RUN).tasks == 48
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"null", b"[]", b"{}", b'"x"', b"\xff", b'{"id": 1, "plan": 3}'])
 def test_a_damaged_record_is_named_with_the_way_out(store, body: bytes) -> None:
     store.put(layout.run_record(RUN), body)
     with pytest.raises(ConfigError, match=rf"{RUN}/run\.json.* is no run record of this version .*runner clean {RUN}"):
-        ledger.read_run(store, RUN)
+        run_record.read_run(store, RUN)
 
 
 def test_a_missing_run_is_not_found(store) -> None:
     with pytest.raises(NotFoundError, match="no run download-3f9a1c20"):
-        ledger.get_run(store, RUN)
+        run_record.get_run(store, RUN)
 
 
 def test_run_ids_are_the_committed_ones_in_order(store) -> None:
     for run in ("validate-1", "download-2", "download-1-r1", "download-1"):
-        ledger.write_run(store, replace(RECORD, id=run))
+        run_record.write_run(store, replace(RECORD, id=run))
     store.put(layout.plan("download-0"), b"a plan whose writer died before the record")
     store.put("_runs/download-3/logs/0/run.json", b"no record")
-    assert list(ledger.run_ids(store)) == ["download-1-r1", "download-1", "download-2", "validate-1"]
-    assert list(ledger.run_ids(store, "download-1")) == ["download-1-r1", "download-1"]
+    assert list(run_record.run_ids(store)) == ["download-1-r1", "download-1", "download-2", "validate-1"]
+    assert list(run_record.run_ids(store, "download-1")) == ["download-1-r1", "download-1"]
 
 
 @given(attempts.filter(lambda a: a.exit is not None))
@@ -276,3 +277,17 @@ def test_canonical_json_reads_back_and_is_one_line(value) -> None:
     body = ledger.canonical(value)
     assert json.loads(body) == value
     assert b"\n" not in body
+
+
+def test_keys_that_are_none_of_ours_are_passed_over_and_foreign_metadata_are_told(request) -> None:
+    store = MemoryStore(request.node.name)
+    ledger.write_ledger(store, "r", Attempt(0, "a", WorkerExit.SETTLED), Pin("ours", 0, 0))
+    ledger.write_ledger(store, "r", Attempt(1, "b", WorkerExit.SETTLED), Pin("of a removed run", 0, 0))
+    for kind in ("shards", "progress", "logs"):
+        store.put(f"_runs/r/{kind}/notes.txt", b"notes")
+    assert {a.attempt for a in ledger.read_attempts(store, "r")} == {"a", "b"}
+    assert {a.attempt for a in ledger.read_counts(store, "r")} == {"a", "b"}
+    assert {a.attempt for a in ledger.read_counts(store, "r", Pin("ours", 0, 0))} == {"a"}
+    store.put(layout.progress("r", 2, "c"), b"{}", metadata={"done": "many"})
+    with pytest.raises(ConfigError, match=r"progress/2/c has metadata of another writer"):
+        ledger.read_counts(store, "r")

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from runner import layout, ledger, plan
 from runner.errors import ConfigError
-from runner.ledger import Pin, RunRecord
+from runner.ledger import Pin
+from runner.run_record import RunRecord
 from runner.spec import RunSpec
 from runner.store import open_object
 from runner.store.memory import MemoryStore

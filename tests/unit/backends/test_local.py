@@ -5,16 +5,17 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from runner import layout, ledger, plan
+from runner import layout, ledger, plan, run_record
 from runner.backends.local import Look, Supervisor, supervising
-from runner.errors import ConfigError, Exit, WorkerExit
-from runner.ledger import RunRecord
+from runner.errors import ConfigError, Exit, RunnerError, WorkerExit
+from runner.run_record import RunRecord
 from runner.runs import Local, cancel, ending, verdict
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("RUNNER_", "TARDIS_", "GCS_"))}
@@ -45,6 +46,24 @@ def test_shards_run_to_their_end(world) -> None:
     assert verdict(world.store, record) is Exit.DONE
     assert any(look.running for look in looks)
     assert looks[-1] == Look(running={}, waiting={}, ended={0: 0, 1: 0})
+
+
+def test_the_scratch_of_a_killed_supervisor_is_removed_at_the_end_of_its_run(world, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    spec = spec_of(world)
+    record = world.submit(spec).record
+    for name in (f"{record.id}-abcd_123", f"{record.id}-r1-abcd_123", "other"):
+        (tmp_path / name / "shard").mkdir(parents=True)
+    supervise(world, spec, record)
+    assert not (tmp_path / f"{record.id}-abcd_123").exists()
+    assert (tmp_path / f"{record.id}-r1-abcd_123").exists()
+
+
+def test_a_temporary_directory_that_takes_nothing_is_told(world, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    spec = spec_of(world)
+    with pytest.raises(RunnerError, match=r"nowhere.*set TMPDIR"):
+        supervise(world, spec, world.submit(spec).record)
 
 
 def test_at_most_so_many_workers_run_at_once(world) -> None:
@@ -89,7 +108,7 @@ def test_a_configuration_that_contradicts_itself_ends_the_run(world, caplog) -> 
     spec = spec_of(world, parallelism=1)
     record = world.submit(spec).record
     world.store.delete(layout.run_record(record.id))
-    ledger.write_run(world.store, replace(record, plan=ledger.pin(b"another plan")))
+    run_record.write_run(world.store, replace(record, plan=ledger.pin(b"another plan")))
     exits, _ = supervise(world, spec, record)
     assert exits == {0: 78}
     assert [r.getMessage() for r in caplog.records] == ["shard 0 ended with exit 78: the whole run stops"]

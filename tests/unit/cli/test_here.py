@@ -3,7 +3,8 @@ import pytest
 from runner import layout
 from runner.cli.here import find_run
 from runner.errors import NotFoundError, SpecError
-from runner.ledger import Pin, RunRecord, Size, write_run
+from runner.ledger import Pin
+from runner.run_record import RunRecord, Size, write_run
 from runner.store import Store, open_store
 
 
@@ -46,3 +47,9 @@ def test_an_unknown_run_is_not_found_and_the_nearest_is_told(store: Store) -> No
 def test_a_store_without_runs_says_how_to_start_one() -> None:
     with pytest.raises(NotFoundError, match="runner submit"):
         find_run(open_store("memory://no-runs"), None)
+
+
+def test_the_newest_run_is_found_beside_one_that_cannot_be_read(store: Store) -> None:
+    store.put(layout.run_record("download-0dd"), b"{}")
+    write_run(store, RunRecord("download-new", {}, {}, Pin("", 0, 0), (Size(1, 1, 1),)))
+    assert find_run(store, None).id == "download-new"

@@ -102,7 +102,8 @@ def test_without_a_day_it_is_the_newest(filled) -> None:
 @pytest.mark.parametrize(
     ("words", "keys"),
     [
-        (("--instruments", "*:BTC-*"), [BTC, OPTION, PERP]),
+        (("--instruments", "*:BTC-*"), [BTC, OPTION, PERP, "DERIBIT:OPTION:OPTIONS"]),
+        (("--instruments", "deribit:option:options"), ["DERIBIT:OPTION:OPTIONS"]),
         (("--instruments", "btcusdt"), [BTC]),
         (("--instrument-types", "perp"), [PERP]),
         (("--venues", "okex-swap,binance", "--max-instruments", "1"), [BTC, PERP]),
@@ -157,6 +158,15 @@ def test_changes_are_what_two_days_differ_in(filled) -> None:
     ]
     same = filled("instruments", "changes", "--start-date", "2024-08-02", "--end-date", "2024-08-02")
     assert same == (0, "", "nothing changed from 2024-08-02 to 2024-08-02\n")
+
+
+def test_what_is_listed_on_both_days_has_not_changed_whatever_else_has(filled, tmp_path) -> None:
+    gone = [symbol("BTC-25DEC24-50000-C", "option", to="2024-08-02"), *CATALOGUE["deribit"][1:]]
+    day_instruments(open_store(f"file://{tmp_path}/store"), Source({**LATER, "deribit": gone}), date(2024, 8, 3))
+    words = ("instruments", "changes", "--start-date", "2024-08-01", "--end-date", "2024-08-03", "-o", "json")
+    document = json.loads(filled(*words, "--instruments", OPTION)[1])
+    assert (document["listed"], document["delisted"], document["changed"]) == ([], [OPTION], [])
+    assert filled(*words, "--max-instruments", "1")[0] == 2
 
 
 @pytest.mark.parametrize(

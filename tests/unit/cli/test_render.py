@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from runner import ledger
+from runner import ledger, run_record
 from runner.runs.request import draft
 from runner.spec import RunSpec
 from runner.task import Outcome
@@ -120,7 +120,7 @@ def test_workers_that_are_told_nothing_more_plan_and_complete(world, tmp_path: P
         for index in (3, 2, 1, 0)
     ]
     assert [pod.wait(60) for pod in pods] == [0, 0, 0, 0]
-    record = ledger.get_run(world.store, said["RUNNER_RUN"])
+    record = run_record.get_run(world.store, said["RUNNER_RUN"])
     assert (record.tasks, record.shards) == (2, 2)
     entries = ledger.fold(ledger.read_attempts(world.store, record.id)).entries
     assert {entry.outcome for entry in entries.values()} == {Outcome.DONE}

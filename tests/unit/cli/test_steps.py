@@ -5,7 +5,8 @@ import pytest
 from runner.cli.given import Given
 from runner.cli.steps import next_step
 from runner.errors import Exit
-from runner.ledger import Pin, RunRecord, Size
+from runner.ledger import Pin
+from runner.run_record import RunRecord, Size
 from runner.runs import RunState, RunStatus
 
 REQUEST = {

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from runner import ledger
+from runner import run_record
 from runner.backends.sight import Sight
 from runner.errors import Exit
-from runner.ledger import RunRecord
 from runner.pipeline import DayEnd, Means, Source, Terms, days_of, run_days
+from runner.run_record import RunRecord
 from runner.runs import Controlled, ending, finish, verdict
 from runner.runs.state import CANCELLED
 from runner.spec import RunSpec
@@ -102,10 +102,10 @@ class Mornings:
         return Means(store, source, lambda *_: here, self.stop, lambda _: lambda _: None)
 
     def runs(self, stage: str) -> list[str]:
-        return sorted(ledger.run_ids(self.world.store, f"{stage}-"))
+        return sorted(run_record.run_ids(self.world.store, f"{stage}-"))
 
     def unfinished(self) -> list[str]:
-        return [run for run in ledger.run_ids(self.world.store) if ending(self.world.store, run) is None]
+        return [run for run in run_record.run_ids(self.world.store) if ending(self.world.store, run) is None]
 
     def sealed(self, day: date) -> set[str]:
         """Return what the metadata of a day's candles of one minute says of their being final."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import ledger, runs
+from runner import run_record, runs
 from runner.backends.kubernetes.client import Client
 from runner.errors import DrainedError
 from runner.pipeline import DayEnd, Means, Source, Terms, Verdict, days_of, run_days
@@ -32,7 +32,7 @@ def kubelet(api: double.Api, world: World, done: Counter[str]) -> Iterator[None]
         while not ended.wait(0.02):
             for name, job in list(api.objects["jobs"].items()):
                 if "status" not in job:
-                    record = ledger.get_run(world.store, name)
+                    record = run_record.get_run(world.store, name)
                     spec = RunSpec.build(record.spec, origins={}, default=name)
                     world.tardis = client_of(world.server)
                     for shard in range(record.shards):
@@ -104,4 +104,4 @@ def test_steps_are_jobs_that_go_on_without_their_controller(
         "validate",
         "validate",
     ]
-    assert all(runs.ending(world.store, name) is not None for name in ledger.run_ids(world.store))
+    assert all(runs.ending(world.store, name) is not None for name in run_record.run_ids(world.store))

@@ -11,7 +11,7 @@ from datetime import date
 import pyarrow.parquet as pq
 import pytest
 
-from runner import layout, ledger
+from runner import layout, run_record
 from runner.errors import DrainedError, Exit, NotFoundError
 from runner.pipeline import Terms, Verdict
 from runner.runs import cancel, verdict
@@ -30,7 +30,7 @@ def test_a_day_is_brought_to_completeness_stage_after_stage(mornings: Mornings) 
     missing = pq.read_table(io.BytesIO(mornings.world.store.get(layout.missing_data_reports(DAY))))
     assert missing.num_rows == 0, "the report is of the end, not of the beginning"
     created = sorted(
-        (ledger.get_run(mornings.world.store, run) for run in ledger.run_ids(mornings.world.store)),
+        (run_record.get_run(mornings.world.store, run) for run in run_record.run_ids(mornings.world.store)),
         key=lambda record: record.created,  # type: ignore[arg-type, return-value]
     )
     assert [record.request["stage"] for record in created] == [
@@ -104,9 +104,9 @@ def test_the_gate_holds_back_a_venue_with_gaps_and_lets_the_others_through(morni
     assert "failed in download-" in lack.reason
     assert lack.command.startswith("runner retry download-")
     (candles,) = mornings.runs("candles")
-    assert ledger.get_run(mornings.world.store, candles).request["venues"] == ["BINANCE"]
+    assert run_record.get_run(mornings.world.store, candles).request["venues"] == ["BINANCE"]
     assert end.run is not None
-    assert verdict(mornings.world.store, ledger.get_run(mornings.world.store, end.run)) is Exit.INCOMPLETE
+    assert verdict(mornings.world.store, run_record.get_run(mornings.world.store, end.run)) is Exit.INCOMPLETE
 
 
 def test_a_gate_that_is_told_to_stand_open_lets_all_through(mornings: Mornings) -> None:
@@ -118,7 +118,7 @@ def test_a_gate_that_is_told_to_stand_open_lets_all_through(mornings: Mornings) 
 
     assert end.verdict is Verdict.INCOMPLETE, "an open gate makes nothing complete"
     (candles,) = mornings.runs("candles")
-    assert ledger.get_run(mornings.world.store, candles).request["venues"] == ["BINANCE", "OKX"]
+    assert run_record.get_run(mornings.world.store, candles).request["venues"] == ["BINANCE", "OKX"]
 
 
 def test_what_failed_is_tried_again_by_the_next_pass_and_nothing_else(mornings: Mornings) -> None:

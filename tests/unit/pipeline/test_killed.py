@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runner import ledger
+from runner import run_record
 from runner.pipeline import Verdict
 from runner.store import ObjectInfo, Store
 from tests.unit.pipeline.conftest import Mornings
@@ -85,7 +85,7 @@ def test_killed_at_a_write_it_is_taken_up_and_nothing_is_done_twice(
     assert set(first_day.done.values()) == {1}, "no doubles"
     assert {stage: len(first_day.runs(stage)) for stage in STAGES} == STAGES
     assert [first_day.sealed(date(2024, 8, n)) for n in (1, 2)] == [{"true"}, {"false"}]
-    assert not any(run.endswith("-r1") for run in ledger.run_ids(first_day.world.store))
+    assert not any(run.endswith("-r1") for run in run_record.run_ids(first_day.world.store))
     before = content(first_day)
     assert [end.verdict for end in first_day.run("2024-08-02")] == [Verdict.NOTHING]
     assert content(first_day) == before

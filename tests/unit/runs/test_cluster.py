@@ -9,7 +9,7 @@ import pytest
 import yaml
 from kubernetes.config import incluster_config, kube_config
 
-from runner import ledger, runs
+from runner import ledger, run_record, runs
 from runner.backends.kubernetes.client import Client
 from runner.errors import ConfigError, Exit, NotAllowedError, NotFoundError, SpecError, TransientError
 from runner.ledger import Attempt
@@ -99,7 +99,7 @@ def test_a_run_is_recorded_with_where_it_is_and_its_job_is_made_once(world, api,
 def test_no_image_is_said_before_anything_is_recorded(world, api, cluster) -> None:
     with pytest.raises(SpecError, match="--image"):
         cluster.placed(world.spec(backend=Backend.KUBERNETES))
-    assert list(ledger.run_ids(world.store)) == []
+    assert list(run_record.run_ids(world.store)) == []
 
 
 def test_a_job_of_somebody_else_is_not_taken_for_ours(world, api, cluster, spec) -> None:
@@ -561,7 +561,7 @@ def test_clean_goes_on_where_the_cluster_does_not_answer(world, api, cluster, sp
     cluster.settle(record)
     api.faults.append(Fault("DELETE *", 0))
     assert cluster.clean(record.id) > 0
-    assert list(ledger.run_ids(world.store)) == []
+    assert list(run_record.run_ids(world.store)) == []
 
 
 def test_a_cluster_that_starts_anew_is_waited_for_by_cancel(world, api, cluster, spec, record) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from runner import ledger, runs
+from runner import ledger, run_record, runs
 from runner.errors import Exit, SpecError, WorkerExit
 from runner.ledger import Attempt
 from runner.pipeline import record as pipeline
@@ -19,7 +19,7 @@ DAY = date(2024, 8, 1)
 
 
 @pytest.fixture
-def begun(world: World) -> ledger.RunRecord:
+def begun(world: World) -> run_record.RunRecord:
     place = pipeline.find(world.spec(), world.store, DAY, allow_incomplete=False)
     return pipeline.begin(world.spec(), world.store, DAY, place)
 
@@ -53,7 +53,7 @@ def test_without_a_controller_it_is_ended_by_who_cancels_it(world: World, begun:
     there.cancel(begun, world.spec(), lambda: False)
     assert runs.verdict(world.store, begun) is Exit.INTERRUPTED
     assert there.clean(begun.id) > 0
-    assert list(ledger.run_ids(world.store)) == []
+    assert list(run_record.run_ids(world.store)) == []
 
 
 def test_who_waits_for_a_controller_may_be_told_to_stop(world: World, begun: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runner import layout, ledger, plan
+from runner import layout, ledger, plan, run_record
 from runner.errors import WorkerExit
 from runner.ledger import Attempt
 from runner.report import plans
@@ -181,7 +181,7 @@ def test_a_worker_that_resumes_asks_for_no_task_that_is_done(bucket, world) -> N
     fill(world.store, bases, 9)
     body = plan.encode(plan.Plan((tuple(tasks),)))
     world.store.put(layout.plan("download-1"), body)
-    record = ledger.RunRecord("download-1", {}, {}, ledger.pin(body), plan.shard_sizes(body))
+    record = run_record.RunRecord("download-1", {}, {}, ledger.pin(body), plan.shard_sizes(body))
     ledger.write_progress(world.store, record.id, Attempt(0, "dead"), ABSENT)
     asked = Asked(bucket)
     asked()
@@ -199,7 +199,7 @@ def test_a_worker_fetches_the_footer_and_its_row_group_of_the_plan(bucket) -> No
     packed = plan.pack(work, 20)
     body = plan.encode(packed)
     store.put(layout.plan("r"), body)
-    record = ledger.RunRecord("r", {}, {}, ledger.pin(body), plan.shard_sizes(body))
+    record = run_record.RunRecord("r", {}, {}, ledger.pin(body), plan.shard_sizes(body))
     footer = pq.read_metadata(io.BytesIO(body))
     group = footer.row_group(3)
     own = sum(group.column(n).total_compressed_size for n in range(group.num_columns))

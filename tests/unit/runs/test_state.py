@@ -5,10 +5,11 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from runner import layout, ledger, plan, runs
+from runner import layout, ledger, plan, run_record, runs
 from runner.backends.sight import Sight
 from runner.errors import Exit, NotFoundError, SpecError, WorkerExit
-from runner.ledger import Attempt, Counts, Pin, RunRecord
+from runner.ledger import Attempt, Counts, Pin
+from runner.run_record import RunRecord
 from runner.runs import LogQuery, LogText, RunState, ShardState, StoreLogs, Watch
 from runner.runs.state import CANCELLED, FINISHED, finish
 from runner.store import ABSENT, open_store
@@ -32,8 +33,8 @@ def record(store) -> RunRecord:
     packed = plan.Plan(tuple((task,) for task in TASKS))
     body = plan.encode(packed)
     store.put(layout.plan(RUN), body)
-    ledger.write_run(store, RunRecord(RUN, {}, {}, ledger.pin(body), plan.shard_sizes(body)))
-    return ledger.get_run(store, RUN)
+    run_record.write_run(store, RunRecord(RUN, {}, {}, ledger.pin(body), plan.shard_sizes(body)))
+    return run_record.get_run(store, RUN)
 
 
 def entries(shard: int, *outcomes: str, **facts) -> tuple[Entry, ...]:
@@ -47,7 +48,7 @@ def write(store, shard: int, code: int | None, *outcomes: str, attempt: str = "a
         ledger.write_progress(store, RUN, replace(found, in_flight=(IDS[shard],)), ABSENT)
     else:
         found = replace(found, entries=entries(shard, *outcomes, error="why", exit=code))
-        ledger.write_ledger(store, RUN, found, ledger.get_run(store, RUN).plan)
+        ledger.write_ledger(store, RUN, found, run_record.get_run(store, RUN).plan)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,7 @@ def test_who_waits_for_the_source_is_told(store, record) -> None:
     assert (status.done, status.pending) == (1, 1)
     (cause,) = status.causes
     assert (cause.kind, cause.shards, cause.next) == ("parked", (1,), f"runner logs {RUN} --shard 1")
-    assert f"until {soon:%H:%M} UTC" in cause.message
+    assert f"until {soon:%Y-%m-%d %H:%M} UTC" in cause.message
     assert runs.Watch(store, record).status(Sight(alive=False)).causes == ()
 
 
@@ -272,7 +273,7 @@ def test_cancelling_is_asked_once_and_only_of_what_runs(store, record) -> None:
 
 def test_cleaning_removes_everything_of_a_run_and_no_data(store, record) -> None:
     other = f"{RUN}-r1"
-    ledger.write_run(store, replace(record, id=other))
+    run_record.write_run(store, replace(record, id=other))
     data = layout.ticks(DAY, "trades", "BINANCE:SPOT_PAIR:A-USDT")
     store.put(data, b"ticks")
     write(store, 0, 0)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from runner import history, layout, ledger, plan, runs
+from runner import history, layout, plan, run_record, runs
 from runner.errors import ConfigError, Exit, NotFoundError, SpecError
 from runner.runs.request import draft
 from runner.runs.state import CANCELLED, FINISHED, finish
@@ -25,7 +25,7 @@ def test_a_new_request_becomes_a_run_with_its_plan(world) -> None:
     spec = world.spec()
     found = world.submit(spec)
     assert found.state is State.CREATED
-    record = ledger.get_run(world.store, found.record.id)
+    record = run_record.get_run(world.store, found.record.id)
     assert record == found.record
     assert (record.shards, record.tasks) == (2, 2)
     tasks = plan.decode_bytes(plan.read_plan(world.store, record)).tasks
@@ -58,7 +58,7 @@ def test_an_unfinished_run_is_attached_to_whatever_the_resources_and_the_spellin
     first = world.submit(world.spec()).record
     again = world.submit(world.spec(**same))
     assert (again.state, again.record) == (State.UNFINISHED, first)
-    assert list(ledger.run_ids(world.store)) == [first.id]
+    assert list(run_record.run_ids(world.store)) == [first.id]
 
 
 def test_lists_and_their_order_make_no_other_request(world) -> None:
@@ -93,7 +93,7 @@ def test_a_finished_run_with_nothing_missing_leaves_nothing_to_do(world) -> None
     assert world.carry_out(first, spec) is Exit.DONE
     again = world.submit(spec)
     assert (again.state, again.record, again.draft.skipped) == (State.NOTHING, first, 2)
-    assert list(ledger.run_ids(world.store)) == [first.id]
+    assert list(run_record.run_ids(world.store)) == [first.id]
 
 
 def test_what_another_run_left_complete_needs_no_run_of_its_own(world) -> None:
@@ -223,7 +223,7 @@ def test_two_submits_at_once_make_one_run_and_both_get_it(world) -> None:
     assert len({f.record.id for f in found}) == 1
     assert len({f.record.plan for f in found}) == 1
     record = found[0].record
-    assert list(ledger.run_ids(world.store)) == [record.id]
+    assert list(run_record.run_ids(world.store)) == [record.id]
     assert len(plan.decode_bytes(plan.read_plan(world.store, record)).shards) == record.shards
 
 
@@ -312,7 +312,7 @@ def test_the_newest_pass_is_the_one_with_the_highest_number(world) -> None:
     from dataclasses import replace
 
     for number in (1, 2, 10):
-        ledger.write_run(world.store, replace(record, id=f"{record.id}-r{number}"))
+        run_record.write_run(world.store, replace(record, id=f"{record.id}-r{number}"))
         finish(world.store, f"{record.id}-r{number}", FINISHED, {})
     assert submit(spec, world.store, world.tardis).record.id == f"{record.id}-r11"
 

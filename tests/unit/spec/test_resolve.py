@@ -9,6 +9,7 @@ from runner.errors import SpecError
 from runner.spec import Resolved, RunSpec, Selection, resolve, tardis_key
 from runner.spec.model import fields
 from runner.spec.resolve import flag_of, variable_of
+from runner.store import open_store
 
 STORE = {"RUNNER_STORE": "file:///data"}
 
@@ -382,3 +383,10 @@ def test_values_for_a_cluster_lie_between_the_environment_and_the_run_file(tmp_p
     assert found.origins["parallelism"] == "a.yaml:run.parallelism"
     with pytest.raises(SpecError, match=r"a\.yaml:run\.shards"):
         resolve({}, env=env, cwd=tmp_path, layers=[("a.yaml", {"shards": 0})])
+
+
+@pytest.mark.parametrize(("store", "folder"), [("./a%41b", "a%41b"), ("file://./a%41b", "aAb"), ("./c d", "c d")])
+def test_a_percent_sign_is_one_in_a_path_and_an_escape_in_a_url(store: str, folder: str, tmp_path: Path) -> None:
+    spec = resolve({"store": store}, env={}, cwd=tmp_path).spec
+    open_store(spec.store).put("x", b"y")
+    assert (tmp_path / folder / "x").exists()

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from runner import ledger
-from runner.errors import ConflictError, Exit, NotFoundError
+from runner.errors import Exit, NotFoundError, TransientError
 from runner.stages import availability
 from runner.stages.availability import AVAILABLE, MISSING
 from runner.store import ABSENT
@@ -226,5 +226,5 @@ def test_reports_that_never_stand_still_are_given_up(complete, tools) -> None:
             return store.put(key, body, **more)
 
     ours = tools(Restless(), complete.tardis, spec=complete.spec(data_types="trades"))
-    with pytest.raises(ConflictError, match="run again"):
+    with pytest.raises(TransientError, match="run again"):
         availability.run(Task(Stage.AVAILABILITY, date(2024, 8, 1), "*", ("availability",)), "availability", ours)

@@ -153,7 +153,7 @@ def test_an_object_that_never_stands_still_is_given_up() -> None:
 
     store = Restless("memory://restless")
     MemoryStore.put(store, KEY, b"first", metadata=OTHER)
-    with pytest.raises(ConflictError, match="changed 5 times"):
+    with pytest.raises(TransientError, match="changed 5 times"):
         commit(store, KEY, b"ours", OURS, mode=Mode.REPLACE)
 
 

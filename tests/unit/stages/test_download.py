@@ -160,6 +160,17 @@ def test_a_day_that_is_not_exported_is_pending_and_leaves_nothing(sandbox, store
     assert list(store.list("")) == []
 
 
+@pytest.mark.parametrize("now_exported", [False, True])
+def test_a_file_of_a_day_that_is_not_exported_is_no_proof_of_the_day(now_exported, sandbox, store, tools) -> None:
+    _, tardis = sandbox(generate=GENERATED)
+    if not now_exported:
+        tardis.exported = lambda *_: False
+    store.put(layout.instruments(DAY), b"", metadata={"exported_until": json.dumps({"binance": str(DAY)})})
+    entry = download.run(task(), "trades", tools(store, tardis))
+    assert entry.outcome is (Outcome.DONE if now_exported else Outcome.PENDING)
+    assert (len(list(store.list(""))) > 1) is now_exported
+
+
 @pytest.mark.parametrize(
     ("fault", "error"),
     [

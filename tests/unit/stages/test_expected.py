@@ -168,6 +168,18 @@ def test_a_request_that_matches_nothing_is_refused_naming_it() -> None:
         expected.refuse_nothing(asked, days(asked))
 
 
+def test_a_selector_that_matches_nothing_is_refused_beside_one_that_does(caplog: pytest.LogCaptureFixture) -> None:
+    asked = spec(instruments=["BINANCE:*", "BTC-USDTT", "*:*:NO-*"])
+    with pytest.raises(NotFoundError, match=r"nothing matches \*:\*:NO-\*, BTC-USDTT from 2024-08-07 to 2024-08-08"):
+        expected.refuse_nothing(asked, days(asked))
+    with caplog.at_level(logging.WARNING):
+        expected.refuse_nothing(asked, days(asked), may_lose=True)
+        expected.refuse_nothing(asked.model_copy(update={"parent": "pipeline-1.download"}), days(asked))
+    assert [r.getMessage() for r in caplog.records if "nothing matches" in r.getMessage()] == [
+        "nothing matches *:*:NO-*, BTC-USDTT on 2024-08-08"
+    ] * 2
+
+
 def test_venues_without_a_match_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     asked = spec(instruments=["BINANCE:*"])
     with caplog.at_level(logging.WARNING):

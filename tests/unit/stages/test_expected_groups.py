@@ -16,7 +16,9 @@ from runner.spec import RunSpec
 from runner.stages import expected
 from runner.stages import report as reports
 from runner.stages.instrument_file import InstrumentTable, read_table, table_bytes
-from runner.stages.validate import Verdict
+from runner.stages.reasons import Reasons
+from runner.stages.sealing import Listing
+from runner.stages.validate import Grounds, Verdict, judge
 from runner.task import Source
 
 DAY = date(2024, 8, 8)
@@ -87,7 +89,7 @@ def test_groups_do_not_count_as_instruments() -> None:
 
 
 def test_groups_survive_the_table_s_file_and_change_its_digest() -> None:
-    again = read_table(table_bytes(TABLE), "here")
+    again = read_table(table_bytes(TABLE), "here", DAY)
     assert again == TABLE
     assert again.groups == (OPTIONS, PERPETUALS)
     assert InstrumentTable(DAY, ROWS, TABLE.exported_until).digest != TABLE.digest
@@ -131,6 +133,8 @@ def test_a_chain_is_downloaded_validated_and_explained(deribit) -> None:
     (found,) = reports.explain(whole, deribit.store, deribit.tardis, KEY, DAY)
     assert found.state == "present"
     assert "300 rows, by underlying: BTC-USD, SOL-USDC" in found.reason
+    (found,) = reports.explain(whole, deribit.store, deribit.tardis, "deribit:perp:btc-usd", DAY)
+    assert found.object_key == layout.ticks(DAY, "options_chain", "DERIBIT:PERPETUAL:BTC-USD")
     (found,) = reports.explain(whole, deribit.store, deribit.tardis, "DERIBIT:OPTION:BTC-USD-240830-60000-CALL", DAY)
     assert found.state == "not_expected"
     assert f"its rows are in the file of {KEY}" in found.reason
@@ -153,3 +157,14 @@ def test_rows_of_symbols_without_a_key_are_a_doubt_and_no_gap(deribit) -> None:
     assert (found.gaps, found.doubts) == ((), (f"{key} holds rows of symbols that have no key",))
     record = json.loads(deribit.store.get(layout.completeness(DAY, "DERIBIT")))
     assert record["dataTypes"]["options_chain"]["verdict"] == "complete"
+
+
+def test_a_grouped_file_that_members_have_their_own_files_beside_is_a_doubt_where_not_all_have(store) -> None:
+    rows = (*ROWS[:2], row("BTC-27SEP24-70000-C", data_types=("trades", "liquidations")), ROWS[3])
+    table = InstrumentTable(DAY, rows, TABLE.exported_until, groups=(OPTIONS, PERPETUALS))
+    assert [task.data_types for task in expected.group_tasks(table, ("liquidations",))] == []
+    why, listing = Reasons(store), Listing(store)
+    found = judge(Grounds(store, table, "liquidations", {}, why, listing), "DERIBIT")
+    (doubt,) = found.doubts
+    assert doubt.startswith(f"2 of 3 instruments of {KEY} have no file of their own")
+    assert judge(Grounds(store, table, "trades", {}, why, listing), "DERIBIT").doubts == ()

@@ -195,11 +195,24 @@ def test_unreadable_symbols_are_reported_and_the_rest_is_kept(store):
     assert all(row.reason for row in table.unparsed)
 
 
-def test_symbols_that_share_a_key_are_an_error_naming_both(store):
-    source = Catalogues(exchange("binance", symbol("BTCUSDT"), symbol("BTCUSDT", data_types=("trades",))))
-    with pytest.raises(ConfigError, match="binance BTCUSDT and binance BTCUSDT share the key BINANCE:SPOT_PAIR:BTC-US"):
+def test_symbols_that_share_a_key_are_an_error_naming_both_unless_their_exchange_is_not_needed(store, caplog):
+    twice = [symbol(f"XRP_USDC-27DEC24-0{point}5-C", "option") for point in "dD"]
+    source = Catalogues(exchange("binance", symbol("BTCUSDT")), exchange("deribit", *twice))
+    both = "deribit XRP_USDC-27DEC24-0d5-C and deribit XRP_USDC-27DEC24-0D5-C share the key"
+    with pytest.raises(ConfigError, match=both):
         day_instruments(store, source, DAY)
     assert store.head(KEY) is None
+    ((_, table),) = instrument_tables(store, source, [DAY], needed={"binance"})
+    assert (keys(table), list(table.exported_until)) == (["BINANCE:SPOT_PAIR:BTC-USDT"], ["binance"])
+    assert both in caplog.text
+
+
+def test_a_symbol_listed_twice_on_a_day_is_one_instrument_from_the_first_to_the_last(store):
+    first, again = symbol("BTCUSDT", since="2024-08-01"), symbol("BTCUSDT", data_types=("trades", "liquidations"))
+    first["availableTo"], again["availableSince"] = "2024-08-08T08:00:00.000Z", "2024-08-08T12:00:00.000Z"
+    (row,) = day_instruments(store, Catalogues(exchange("binance", first, again)), DAY).rows
+    assert (row.available_from, row.available_to) == (datetime(2024, 8, 1, tzinfo=UTC), None)
+    assert row.data_types == ("trades", "quotes", "liquidations")
 
 
 def test_only_our_exchanges_that_the_source_lists_are_asked(store):
@@ -210,8 +223,11 @@ def test_only_our_exchanges_that_the_source_lists_are_asked(store):
 
 
 @pytest.mark.parametrize("refusal", [ConfigError("400 code 100"), SourceError("404")])
-def test_exchange_that_the_source_does_not_know_is_left_out(store, refusal):
+def test_an_exchange_whose_catalogue_is_refused_is_left_out_by_who_does_not_ask_for_it(store, refusal):
     source = Catalogues(exchange("binance", symbol("BTCUSDT")), {"id": "upbit", "raises": refusal})
+    with pytest.raises(type(refusal), match=str(refusal)):
+        list(instrument_tables(store, source, [DAY], needed={"binance", "upbit"}))
+    assert store.head(KEY) is None
     assert keys(day_instruments(store, source, DAY)) == ["BINANCE:SPOT_PAIR:BTC-USDT"]
 
 
@@ -351,8 +367,27 @@ def test_table_of_another_program_is_refused_and_kept(store):
     sink = io.BytesIO()
     pq.write_table(pa.table({"instrument_key": ["A:B:C"]}), sink)
     store.put(KEY, sink.getvalue())
-    with pytest.raises(ConflictError, match="move it away"):
+    with pytest.raises(ConflictError, match="make it anew: runner submit instruments"):
         day_instruments(store, Catalogues(), DAY)
+
+
+def test_the_table_of_another_day_or_with_other_rows_is_refused_until_it_is_made_anew(store):
+    source = Catalogues(exchange("binance", symbol("BTCUSDT"), symbol("ETHUSDT")))
+    day_instruments(store, source, DAY)
+    good, info = store.get(KEY), store.head(KEY)
+    other = date(2024, 8, 9)
+    store.put(layout.instruments(other), good, metadata=info.metadata)
+    with pytest.raises(ConflictError, match="is the table of 2024-08-08"):
+        read_instruments(store, other)
+    assert done(store, source, other, Mode.REPLACE).facts["written"]
+    assert read_instruments(store, other).day == other
+    fewer, sink = pq.read_table(pa.BufferReader(good)).slice(1), io.BytesIO()
+    pq.write_table(fewer, sink)
+    store.put(KEY, sink.getvalue(), if_generation=info.generation, metadata=info.metadata)
+    with pytest.raises(ConflictError, match=r"1 rows are not the 2 .*--start-date 2024-08-08 .*--select all"):
+        read_instruments(store, DAY)
+    assert done(store, source, mode=Mode.REPLACE).facts["written"]
+    assert len(read_instruments(store, DAY).rows) == 2
 
 
 def test_catalogues_come_from_the_real_client_over_a_socket(store, tmp_path):

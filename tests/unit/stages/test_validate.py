@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from runner import layout, ledger
-from runner.errors import ConfigError, Exit, NotFoundError
+from runner import layout, ledger, run_record
+from runner.errors import ConfigError, Exit, NotFoundError, TransientError
+from runner.stages import content
 from runner.stages import report as reports
 from runner.stages.validate import Verdict
 
@@ -57,7 +58,7 @@ def test_holes_made_at_random_are_found_exactly(complete, seed: int) -> None:
     for judgement in found.judgements:
         is_hole = (judgement.day, judgement.data_type) in incomplete
         assert judgement.verdict is (Verdict.INCOMPLETE if is_hole else Verdict.COMPLETE)
-    run = next(ledger.run_ids(complete.store))
+    run = next(run_record.run_ids(complete.store))
     assert {g.reason for g in found.gaps} == {f"done in {run}, and gone from the store since"}
 
 
@@ -279,7 +280,7 @@ def test_each_reason_names_its_run_and_what_mends_it(world) -> None:
 
 
 def test_every_state_of_an_object_is_explained(complete) -> None:
-    run = next(ledger.run_ids(complete.store))
+    run = next(run_record.run_ids(complete.store))
     (present,) = explained(complete, BTC.lower(), DAYS[0])
     assert (present.state, present.reason) == ("present", f"done, 60 rows, by {run}; its candles are provisional")
     assert present.object_key == layout.ticks(DAYS[0], "trades", BTC)
@@ -350,3 +351,36 @@ def test_doing_everything_again_is_not_counted_as_twice_written(complete) -> Non
     forced = complete.spec(select="all")
     complete.carry_out(complete.submit(forced).record, forced)
     assert judged(complete).duplicated == 0
+
+
+@pytest.mark.parametrize(("changes", "fault"), [(1, ""), (99, "changed 5 times while it was read"), (None, "removed")])
+def test_an_object_that_changes_while_it_is_read_is_looked_at_again(complete, changes, fault) -> None:
+    class Busy:
+        """Between the look and the reading the object is written again, or removed."""
+
+        def __init__(self) -> None:
+            self.left = changes
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(complete.store, name)
+
+        def get(self, key: str, **part: object) -> bytes:
+            live = complete.store.head(key)
+            if live is None:
+                return complete.store.get(key, **part)
+            if self.left is None:
+                complete.store.delete(key)
+            elif self.left:
+                self.left -= 1
+                body = complete.store.get(key)
+                complete.store.put(key, body, if_generation=live.generation, metadata=live.metadata)
+            return complete.store.get(key, **part)
+
+    info = next(complete.store.list("raw_tick_data/"))
+    if fault.startswith("changed"):
+        with pytest.raises(TransientError, match=fault):
+            content.fault(Busy(), info, deep=True)
+    else:
+        found = content.fault(Busy(), info, deep=True)
+        assert fault in found
+        assert bool(found) is bool(fault)

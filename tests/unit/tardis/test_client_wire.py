@@ -620,3 +620,32 @@ def test_every_error_is_one_of_ours_and_one_line(raw_server, tardis):
                 tardis(server.url, attempts=1, refusal_s=0).fetch(FILE, join)
             assert str(caught.value).startswith("binance trades 2024-08-08 BTCUSDT: ")
             assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>Blocked: Bearer fake-key-1</html>",
+        b"<html>" + b"x" * 45 + b"fake-key-1 is cut after its beginning",
+        gzip.compress(b"fake-key-1 is no header\n"),
+        gzip.compress(HEADER.encode() + b"binance,BTCUSDT,fake-key-1,0,0,buy,1,1\n"),
+    ],
+)
+def test_what_is_served_in_the_place_of_a_file_may_repeat_the_key_and_nobody_sees_it(raw_server, tardis, body):
+    server = raw_server(lambda call: call.answer(body))
+    with pytest.raises(IntegrityError, match=r"^binance trades 2024-08-08 BTCUSDT: .*\[hidden\]") as caught:
+        tardis(server.url).fetch(FILE, count_rows)
+    assert "fake-key" not in str(caught.value)
+
+
+def test_a_length_of_thousands_of_digits_is_no_length(raw_server, tardis):
+    head = f"{PLAIN_HEAD}Content-Length: {'9' * 5_000}\r\nConnection: close\r\n\r\n".encode()
+    server = raw_server(lambda call: call.send(head + BODY))
+    assert tardis(server.url).fetch(FILE, join).value == BODY
+    assert len(server.calls) == 2  # as of an answer that does not say where it ends
+
+
+def test_the_catalogue_of_another_exchange_is_not_believed(raw_server, tardis):
+    server = raw_server(lambda call: call.answer('{"id": "bybit", "datasets": {}}'))
+    with pytest.raises(IntegrityError, match="catalogue of binance was asked for, and that of 'bybit' came"):
+        tardis(server.url).exchange("binance")

@@ -25,10 +25,10 @@ import polars as pl
 import pytest
 
 import runner.sandbox
-from runner import layout, ledger, plan
+from runner import layout, ledger, plan, run_record
 from runner.backends.sight import Sight
 from runner.errors import WorkerExit
-from runner.ledger import RunRecord
+from runner.run_record import RunRecord
 from runner.runs import Watch
 from runner.sandbox.corrupt import CORRUPTIONS
 from runner.sandbox.tardis import Options, Server, serve
@@ -89,7 +89,7 @@ class Shards:
         if self.store.head(layout.plan(RUN)) is None:
             self.store.put(layout.plan(RUN), body)
         record = RunRecord(RUN, {"store": self.store.url}, {}, ledger.pin(body), plan.shard_sizes(body))
-        ledger.write_run(self.store, record)
+        run_record.write_run(self.store, record)
         return record
 
     def afresh(self) -> Shards:

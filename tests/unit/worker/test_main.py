@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from runner import layout, ledger, plan
+from runner import layout, ledger, plan, run_record
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("RUNNER_", "TARDIS_", "GCS_"))}
 
@@ -42,6 +42,13 @@ def world_request(world, spec) -> dict:
     return request_of(spec, world.store.url, (spec.start_date, spec.start_date))
 
 
+def test_a_scratch_directory_that_cannot_be_made_is_told_and_may_be_tried_again(env) -> None:
+    done = work(env | {"RUNNER_SCRATCH": "/nowhere/at/all"})
+    assert done.returncode == 75
+    assert "/nowhere/at/all" in done.stderr
+    assert "bug" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("change", "word"),
     [
@@ -62,7 +69,7 @@ def test_a_bad_environment_is_exit_64_and_one_line(env, change, word: str) -> No
 def test_shard_0_plans_where_nobody_did_and_does_its_work(env, world) -> None:
     done = work(env)
     assert done.returncode == 0, done.stderr
-    record = ledger.get_run(world.store, env["RUNNER_RUN"])
+    record = run_record.get_run(world.store, env["RUNNER_RUN"])
     (attempt,) = ledger.read_attempts(world.store, record.id)
     assert (attempt.attempt, attempt.exit, len(attempt.entries)) == ("a1", 0, 1)
     assert "shard=0" in done.stderr
@@ -83,7 +90,7 @@ def test_a_run_of_another_store_is_exit_78(env, world) -> None:
     record = world.submit(world.spec()).record
     world.store.delete(layout.run_record(record.id))
     moved = replace(record, request={**record.request, "store": "file:///elsewhere"})
-    ledger.write_run(world.store, moved)
+    run_record.write_run(world.store, moved)
     done = work(env)
     assert done.returncode == 78
     assert "file:///elsewhere" in done.stderr
