@@ -182,10 +182,6 @@ class Instrument:
         ends = [end for end in (self.available_to, self.expiry) if end is not None]
         return ceil_day(min(ends)) if ends else None
 
-    def listed_on(self, day: date) -> bool:
-        """Tell whether a day belongs to the listing."""
-        return self.listed_from <= day and (self.listed_to is None or day < self.listed_to)
-
 
 @dataclass(frozen=True, slots=True)
 class Unparsed:
@@ -221,7 +217,7 @@ def parse_symbol(
 ) -> Instrument | Unparsed:
     """Return the instrument that a Tardis dataset symbol names, as it is on a day, or why it names none.
 
-    The day decides the contract size only; whether the instrument is listed then is `listed_on`.
+    The day decides the contract size only; whether the instrument is listed then, `listed_from` and `listed_to` tell.
 
     >>> since = Availability(datetime(2019, 3, 30, tzinfo=UTC))
     >>> btc = parse_symbol("deribit", "BTC-PERPETUAL", "perpetual", availability=since, day=date(2024, 8, 8))
@@ -299,15 +295,6 @@ def selects(pattern: str, instrument: Named) -> bool:
     ]
     keys = [f"{venue}:{kind}:{symbol}" for venue in venues]
     return wanted in venues or any(fnmatchcase(text, wanted) for text in (*keys, *names))
-
-
-def split_selectors(text: str) -> tuple[str, ...]:
-    """Return the selectors of a list written with commas, spaces or both, in order, each once.
-
-    >>> split_selectors("btcusdt, ethusdt  btcusdt")
-    ('btcusdt', 'ethusdt')
-    """
-    return tuple(dict.fromkeys(text.replace(",", " ").split()))
 
 
 def _instrument(venue: Venue, terms: Terms, *, symbol: str, availability: Availability, day: date) -> Instrument:

@@ -183,7 +183,7 @@ def refuse_nothing(spec: RunSpec, days: Sequence[Day], *, may_lose: bool = False
     if lost and not may_lose and spec.parent is None:
         raise NotFoundError(
             f"nothing matches {', '.join(lost)} from {days[0].day} to {days[-1].day}; what is listed: "
-            f"runner instruments list --day {days[-1].day}"
+            f"runner instruments list --day {days[-1].day} --store {spec.store}"
         )
     if lost:
         log.warning("nothing matches %s on %s", ", ".join(lost), days[-1].day)

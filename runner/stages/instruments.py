@@ -223,9 +223,9 @@ def _stored(store: Store, day: date, *, anew: bool = False) -> tuple[str, Instru
         return info.generation, read_table(store.get(key), f"{key} in {store.url}", day)
     except NotFoundError:
         return ABSENT, None
-    except ConflictError:
+    except ConflictError as e:
         if not anew:
-            raise
+            raise ConflictError(f"{e} --store {store.url}") from e
         return info.generation, None
 
 

@@ -155,7 +155,7 @@ def _seal(grounds: Grounds, task: Task) -> str:
 def _not_offered(grounds: Grounds, row: Instrument | Group) -> str:
     kind, data_type = (row.venue, row.instrument_type), grounds.data_type
     if isinstance(row, Group) and data_type in row.data_types:
-        return f"the rows of {row.tardis_symbol} are in the files of its instruments, which are downloaded instead"
+        return f"what instruments of {row.tardis_symbol} have files of their own for is downloaded from these instead"
     offers = f"{row.tardis_exchange} offers only {', '.join(row.data_types)} for it"
     groups = [g for g in grounds.table.groups if (g.venue, g.instrument_type) == kind and data_type in g.data_types]
     taken = {task.key for task in expected.group_tasks(grounds.table, (data_type,))}

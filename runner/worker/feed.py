@@ -61,12 +61,6 @@ class Feed:
         with self._lock:
             return tuple(self._begun)
 
-    @property
-    def remaining(self) -> int:
-        """Return how many tasks are not ended."""
-        with self._lock:
-            return len(self._waiting) + len(self._named) + len(self._begun)
-
     def _name_more(self) -> bool:
         fast = time.monotonic() - self._announced < _FAST_S
         self._batch = min(self._batch * 2, self._most) if fast else self._least

@@ -68,7 +68,7 @@ class Client:
         namespace: str | None = None,
         or_current: bool = False,
     ) -> None:
-        self._kubeconfig, self._context = kubeconfig, context
+        self._kubeconfig = kubeconfig
         self._configuration, self.context, default, self._is_current = configure(
             kubeconfig, context, or_current=or_current
         )

@@ -25,7 +25,6 @@ from runner.market.symbols import (
     resolve_type,
     resolve_venue,
     selects,
-    split_selectors,
     tardis_symbol,
     venue_of,
 )
@@ -246,9 +245,6 @@ def test_expiry_comes_from_the_symbol_at_eight_utc_and_never_from_availability()
 def test_listing_is_whole_days_that_the_availability_touches(since, to, first, end):
     found = parse("binance", "BTCUSDT", "spot", availability=Availability(since, to))
     assert (found.listed_from, found.listed_to) == (first, end)
-    assert not found.listed_on(date(2023, 4, 30))
-    assert found.listed_on(first)
-    assert end is None or (not found.listed_on(end))
 
 
 def test_a_contract_delisted_before_its_expiry_ends_when_delisted():
@@ -416,11 +412,6 @@ def test_selector_of_a_delivery_perpetual_by_its_tardis_symbol():
     found = parse("binance-delivery", "BTCUSD_PERP", "perpetual")
     assert selects("btcusd_perp", found)
     assert selects("binance-delivery:btcusd_perp", found)
-
-
-def test_selectors_split_at_commas_and_spaces():
-    assert split_selectors(" a,b  c,\n,a ") == ("a", "b", "c")
-    assert split_selectors("") == ()
 
 
 def test_symbols_import_no_arrow_numpy_or_pydantic():
