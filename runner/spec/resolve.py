@@ -14,6 +14,7 @@ from runner.errors import SpecError
 from runner.logs import escape, redact
 from runner.spec import files, values
 from runner.spec.model import RunSpec, fields
+from runner.task import WORKER_STAGES
 
 DEFAULT_FILE = "runner.yaml"
 PLACE = ("backend", "namespace", "context", "image")
@@ -216,7 +217,9 @@ def _checked(key: str, value: object, origin: str) -> _Given:
     if any(isinstance(item, str) and redact(item) != item for item in items):
         raise SpecError(f"{origin}: looks like a key; {_KEY_WAY_OUT}")
     if key == "stage" and isinstance(value, str):
-        value = aliases()["stages"].get(value.strip().lower(), value)
+        old, value = value, aliases()["stages"].get(value.strip().lower(), value)
+        if value != old and value not in WORKER_STAGES:
+            raise SpecError(f"{origin} {values.shown(old)}: is now {value}, and this version does not have that yet")
     return _Given(key, value, origin)
 
 

@@ -152,7 +152,8 @@ class Catalogues:
                 except (ConfigError, NotFoundError, SourceError) as e:
                     # Without one that was asked for, all of its files would be missing and nobody would be told.
                     if self._needed is not None and exchange in self._needed:
-                        raise
+                        way_out = f"what {exchange} lists is not known without it: leave it out of --venues, or wait"
+                        raise type(e)(f"{e}; {way_out}") from e
                     self.unread[exchange], self._read[exchange] = e, None
                 except TransientError as e:
                     if self.needs(exchange):

@@ -126,6 +126,8 @@ class FileStore:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See `Store.list`."""
+        if self._root.is_file():
+            raise SpecError(f"store {self.url} is a file; give a directory")
         with explained(f"list {self._root / prefix.lstrip('/')}"):
             for key in walk(self._root, prefix):
                 info = self._facts(key)

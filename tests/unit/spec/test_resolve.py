@@ -153,7 +153,7 @@ def test_without_a_store_the_three_places_to_name_one_are_told(tmp_path: Path) -
         ("select", "fialed", ("--select", "did you mean failed?")),
         ("backend", "kubernets", ("--backend", "valid: local")),
         ("stage", "downlod", ("STAGE downlod", "did you mean download?")),
-        ("stage", "mft-processing", ("no stage is called mft",)),
+        ("stage", "mft-processing", ("STAGE mft-processing", "is now mft")),
         ("store", "s3://bucket", ("--store s3://bucket", "unknown scheme")),
         ("store", "bucket/prefix", ("has no scheme", "gs://")),
         ("store", "gs://Bad_Bucket", ("bucket name",)),
@@ -390,3 +390,9 @@ def test_a_percent_sign_is_one_in_a_path_and_an_escape_in_a_url(store: str, fold
     spec = resolve({"store": store}, env={}, cwd=tmp_path).spec
     open_store(spec.store).put("x", b"y")
     assert (tmp_path / folder / "x").exists()
+
+
+def test_the_old_name_of_a_stage_that_is_to_come_tells_its_new_one(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("stage: bigquery-upload\n")
+    with pytest.raises(SpecError, match=r"run.yaml:stage bigquery-upload: is now load, and this version"):
+        resolve({}, Path("run.yaml"), env={}, cwd=tmp_path)

@@ -196,6 +196,9 @@ def test_root_that_is_a_file_is_refused(root: Path, store: Store) -> None:
     with pytest.raises(SpecError) as caught:
         store.put("a/b", b"")
     one_line(caught.value, str(root), "is a file")
+    with pytest.raises(SpecError) as listed:
+        list(store.list(""))
+    one_line(listed.value, str(root), "is a file")
     assert store.head("a") is None
 
 
