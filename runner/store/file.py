@@ -126,9 +126,9 @@ class FileStore:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """See `Store.list`."""
-        if self._root.is_file():
-            raise SpecError(f"store {self.url} is a file; give a directory")
         with explained(f"list {self._root / prefix.lstrip('/')}"):
+            if self._root.is_file():
+                raise SpecError(f"store {self.url} is a file; give a directory")
             for key in walk(self._root, prefix):
                 info = self._facts(key)
                 if info is not None:
