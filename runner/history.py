@@ -28,13 +28,13 @@ Days = tuple[date, date]
 """First and last day, both included."""
 
 
-def newest_entries(store: Store, stage: str, days: Days) -> dict[tuple[str, str], tuple[str, Entry]]:
+def newest_entries(store: Store, stage: str, days: Days | None = None) -> dict[tuple[str, str], tuple[str, Entry]]:
     """Return the newest (run, entry) of each (task id, data type) of these days, from the ledgers of a stage's runs.
 
-    Settled entries without their facts. Reads the ledgers of the runs that were asked for any of the days, a few at a
-    time, and holds nothing but what it returns.
+    Settled entries without their facts. Reads the ledgers of the runs that were asked for any of the days (None: of
+    all), a few at a time, and holds nothing but what it returns.
     """
-    first, last = map(str, days)
+    first, last = map(str, days or (date.min, date.max))
     newest: dict[tuple[str, str], tuple[str, Entry]] = {}
     for run, attempt in _attempts(store, _ledgers(store, stage, days)):
         for entry in attempt.entries:

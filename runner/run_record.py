@@ -100,7 +100,7 @@ def read_run(store: Store, run: str) -> RunRecord | None:
             replaces=document.get("replaces", document["request"].get("select") == "all"),
             created=info.updated,
         )
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise unreadable(store, info.key, run, e) from e
 
 
@@ -122,7 +122,7 @@ def days_of(store: Store, info: ObjectInfo) -> tuple[str, str] | None:
         return first, last
     try:
         record = read_run(store, _run_of(info))
-    except ConfigError:
+    except (ConfigError, NotFoundError):
         return None
     return tuple(record.request["days"]) if record and "days" in record.request else None
 

@@ -18,7 +18,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -36,6 +36,8 @@ _DRAIN_S = 15.0
 _VARIABLE_BYTES = 131_072
 _INTERRUPTED = (int(WorkerExit.DRAINED), -signal.SIGTERM)
 
+_HELD = ".held"
+"""Locked by the supervisor whose scratch it lies in."""
 log = logging.getLogger(__name__)
 
 
@@ -79,12 +81,15 @@ def check_size(spec: RunSpec) -> None:
 @contextmanager
 def _scratch(run: str) -> Iterator[str]:
     """Yield a directory for a run's workers. Raises RunnerError when there is no room for one."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=f"{run}-") as directory:
-            yield directory
-    except OSError as e:
-        where = e.filename or tempfile.gettempdir()
-        raise RunnerError(f"{where}: {e.strerror}; free space there, or set TMPDIR to another place") from e
+    with ExitStack() as made:
+        try:
+            directory = made.enter_context(tempfile.TemporaryDirectory(prefix=f"{run}-"))
+            held = made.enter_context((Path(directory) / _HELD).open("wb"))
+            fcntl.flock(held, fcntl.LOCK_EX)
+        except OSError as e:
+            where = e.filename or tempfile.gettempdir()
+            raise RunnerError(f"{where}: {e.strerror}; free space there, or set TMPDIR to another place") from e
+        yield directory
 
 
 class Supervisor:
@@ -117,9 +122,11 @@ class Supervisor:
         return state.ended
 
     def _sweep(self) -> None:
-        """Remove the scratch of supervisors of this run that were killed: their workers have long ended."""
+        """Remove the scratch of supervisors of this run that were killed: nobody holds it."""
         for left in Path(tempfile.gettempdir()).glob(f"{self._record.id}-????????"):
-            shutil.rmtree(left, ignore_errors=True)
+            with suppress(OSError), (left / _HELD).open("rb") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(left, ignore_errors=True)
 
     def _start_ready(self, state: _State, directory: Path) -> None:
         now = time.monotonic()

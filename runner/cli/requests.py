@@ -26,6 +26,7 @@ from runner.runs.request import draft
 from runner.runs.submit import State, Submission
 from runner.runs.submit import submit as submit_run
 from runner.spec import Backend, RunSpec
+from runner.spec.model import fields
 from runner.spec.resolve import PLACE
 from runner.store import Store
 
@@ -35,8 +36,8 @@ Stage = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", "--force-download", help="Do everything again: --select all.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Follow a cluster's run to its end and return its verdict.")]
-_NOT_OF_A_RUN = WHERE
-"""What a retry takes from the command at hand and not from the run: where its store is now, how much it tells."""
+_OF_A_RUN = frozenset(key.split(".")[0] for key in fields()) - set(WHERE)
+"""What a retry takes from its run; where the store is now, and how much is told, the command at hand says."""
 _RESOURCES = tuple(key for key in RUN if key not in ("select", "parent"))
 
 
@@ -106,7 +107,7 @@ def retry(  # noqa: PLR0913 options
         raise SpecError(f"run {record.id} is a pipeline, whose next pass is: {next_pass(record, given)}")
     asked = {key: record.request[key] for key in ("stage", *SELECTION[2:])}
     first, last = record.request["days"]
-    began_as = {key: value for key, value in record.spec.items() if key not in _NOT_OF_A_RUN}
+    began_as = {key: value for key, value in record.spec.items() if key in _OF_A_RUN and value is not None}
     again = given.over(values).under(f"run {record.id}", began_as)
     again = again.also(**asked, startDate=first, endDate=last, select="failed", parent=record.id)
     began = place.read(store, record.id)

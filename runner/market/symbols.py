@@ -6,7 +6,7 @@ reference.py. Nothing here reads a catalogue or a table, and nothing imports pya
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from fnmatch import fnmatchcase
@@ -26,6 +26,9 @@ GROUPED = (*GROUPS, "COMBOS")
 """Tardis's ids of files that hold every symbol of a type: never instruments."""
 
 _DAY = timedelta(days=1)
+
+
+_GLOB = frozenset("*?[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,14 +290,50 @@ def selects(pattern: str, instrument: Named) -> bool:
     >>> [selects(p, option) for p in ("XRP_USDC-9AUG24-0d5-C", "xrp_usdc-9aug24-0D5-*")]
     [True, True]
     """
-    wanted = ":".join(PERPETUAL if part == "PERP" and n else part for n, part in enumerate(pattern.upper().split(":")))
-    venues = (instrument.venue, instrument.tardis_exchange.upper())
+    wanted, venues = _wanted(pattern), _venues(instrument)
+    return wanted in venues or any(fnmatchcase(name, wanted) for name in _names(instrument))
+
+
+def unmatched(patterns: Iterable[str], instruments: Iterable[Named]) -> list[str]:
+    """Return the selectors that mean none of the instruments, in order.
+
+    Each instrument is looked at once, whatever the number of selectors that are no globs.
+
+    >>> since = Availability(datetime(2019, 3, 30, tzinfo=UTC))
+    >>> btc = parse_symbol("binance", "BTCUSDT", "spot", availability=since, day=date(2024, 8, 8))
+    >>> unmatched(["btcusdt", "*:ETH-*", "BTCUSD", "binance:*"], [btc])
+    ['*:ETH-*', 'BTCUSD']
+    """
+    left = {_wanted(pattern): pattern for pattern in patterns}
+    globs = [wanted for wanted in left if not _GLOB.isdisjoint(wanted)]
+    for each in instruments:
+        if not left:
+            break
+        names = _names(each)
+        for name in (*names, *_venues(each)):
+            left.pop(name, None)
+        for wanted in [w for w in globs if w in left and any(fnmatchcase(name, w) for name in names)]:
+            del left[wanted]
+    return list(left.values())
+
+
+def _wanted(pattern: str) -> str:
+    return ":".join(PERPETUAL if part == "PERP" and n else part for n, part in enumerate(pattern.upper().split(":")))
+
+
+def _venues(instrument: Named) -> tuple[str, str]:
+    return instrument.venue, instrument.tardis_exchange.upper()
+
+
+def _names(instrument: Named) -> list[str]:
+    """Return all that a selector may call an instrument beside its venue, in upper case."""
+    venues = _venues(instrument)
     kind, symbol = instrument.instrument_key.split(":")[1:]
-    names = [
-        text for name in (symbol, instrument.tardis_symbol.upper()) for text in (name, *(f"{v}:{name}" for v in venues))
+    both = (symbol, instrument.tardis_symbol.upper())
+    return [
+        *(f"{venue}:{kind}:{symbol}" for venue in venues),
+        *(text for name in both for text in (name, *(f"{v}:{name}" for v in venues))),
     ]
-    keys = [f"{venue}:{kind}:{symbol}" for venue in venues]
-    return wanted in venues or any(fnmatchcase(text, wanted) for text in (*keys, *names))
 
 
 def _instrument(venue: Venue, terms: Terms, *, symbol: str, availability: Availability, day: date) -> Instrument:

@@ -30,16 +30,20 @@ class Exports:
 
 
 def exports(spec: RunSpec, tardis: Tardis) -> Exports:
-    """Return what the venues asked for have exported; those whose catalogue is broken are in neither part.
+    """Return what the venues asked for have exported; those whose catalogue cannot be read or is refused are `unread`.
 
-    Raises NotFoundError when the source lists none of them, TransientError when not one catalogue can be read.
+    Raises NotFoundError when the source lists none of them, TransientError when not one catalogue can be read now, and
+    what the source says when it refuses them all.
     """
     catalogues = Catalogues(tardis, needed=())
     listed = {venue: exchange for venue in spec.venues if (exchange := exchange_of(venue)) in catalogues.listed()}
     known = {venue: found for venue, exchange in listed.items() if (found := catalogues.of(exchange)) is not None}
     unread = tuple(venue for venue, exchange in listed.items() if exchange in catalogues.unread)
     if not known and unread:
-        raise TransientError(f"no catalogue can be read: {next(iter(catalogues.unread.values()))}")
+        why = min(catalogues.unread.values(), key=lambda e: not isinstance(e, TransientError))
+        if not isinstance(why, TransientError):
+            raise why
+        raise TransientError(f"no catalogue can be read: {why}")
     if not known:
         raise NotFoundError(f"{tardis.api_url} lists none of {', '.join(spec.venues)}; give other --venues")
     return Exports({venue: found.exported_until for venue, found in known.items()}, unread)

@@ -8,7 +8,6 @@ from runner import ledger, plan
 from runner.errors import PoisonError
 from runner.ledger import Fold
 from runner.run_record import RunRecord
-from runner.spec import Selection
 from runner.stages.kept import kept
 from runner.store import Store
 from runner.task import Entry, Outcome, Task
@@ -23,7 +22,7 @@ def rest(
         tasks = packed.shards[shard]
         known = {t.id: {d for d in t.data_types if (t.id, d) in folded.entries} for t in tasks}
         lost = [left for task in tasks for left in plan.without(task, known[task.id])]
-        there = () if record.request.get("select") == Selection.ALL else tuple(kept(store, lost))
+        there = () if record.replaces else tuple(kept(store, lost))
         yield from ((shard, entry) for entry in there)
         proven = {(entry.task_id, entry.data_type) for entry in there}
         for entry in _failed(folded, record.id, lost, f"shard {shard} was given up, last exit {exits[shard]}"):

@@ -6,7 +6,7 @@ import errno
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from runner import layout
@@ -57,11 +57,11 @@ def _fetch(subject: Subject, folder: Path, tools: Tools) -> tuple[Fetched[None],
     """Return how the fetch ended and the ticks to commit, none when the day is not exported yet."""
     source = subject.source
     file = DayFile(source.exchange, subject.data_type, subject.task.day, source.symbol)
+    # What is served of a day that is not exported may be a part of it.
+    if not tools.reasons.exported(subject.task) and not tools.tardis.exported(source.exchange, file.day):
+        return Fetched(Outcome.PENDING), ()
     with _conversion(subject, folder) as conversion:
         fetched = tools.tardis.fetch(file, conversion.consume)
-        # What is served of a day that is not exported may be a part of it.
-        if not tools.reasons.exported(subject.task) and not tools.tardis.exported(source.exchange, file.day):
-            return replace(fetched, outcome=Outcome.PENDING), ()
         if fetched.outcome is Outcome.DONE:
             made = conversion.finish(fetched.source_md5 or "", fetched.source_bytes)
             return fetched, (made,) if isinstance(made, Ticks) else made

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from functools import lru_cache
-from itertools import chain, groupby
+from itertools import groupby
 
 from runner.errors import NotFoundError
 from runner.market.groups import Group
 from runner.market.names import OPTIONS_CHAIN
-from runner.market.symbols import INSTRUMENT_TYPES, Instrument, exchange_of, selects
+from runner.market.symbols import INSTRUMENT_TYPES, Instrument, exchange_of, selects, unmatched
 from runner.spec import RunSpec
 from runner.stages.instruments import InstrumentTable, instrument_tables
 from runner.store import Store
@@ -138,12 +138,15 @@ def tasks_of(rows: Iterable[Instrument], data_types: Iterable[str], day: date) -
             yield Task(Stage.DOWNLOAD, day, row.instrument_key, types, row.source)
 
 
-def _matches(spec: RunSpec, day: Day, selector: str) -> bool:
-    """Tell whether a selector means anything of the request's venues and types that is listed on a day."""
-    kinds = set(spec.instrument_types or INSTRUMENT_TYPES)
-    named: Iterable[Instrument | Group] = chain(day.table.rows, day.table.groups)
-    mine = (each for each in named if each.venue in spec.venues and each.instrument_type in kinds)
-    return any(_named((selector,), each) for each in mine)
+def _every(spec: RunSpec, days: Iterable[Day]) -> Iterator[Instrument | Group]:
+    """Yield each instrument and group of the request's venues and types that is listed on any of the days, once."""
+    venues, kinds, seen = set(spec.venues), set(spec.instrument_types or INSTRUMENT_TYPES), set[str]()
+    for day in days:
+        named: tuple[Instrument | Group, ...] = (*day.table.rows, *day.table.groups)
+        for each in named:
+            if each.venue in venues and each.instrument_type in kinds and each.instrument_key not in seen:
+                seen.add(each.instrument_key)
+                yield each
 
 
 @lru_cache(maxsize=_KEPT)
@@ -179,7 +182,7 @@ def refuse_nothing(spec: RunSpec, days: Sequence[Day], *, may_lose: bool = False
             f"nothing matches: {', '.join(asked)} on {', '.join(spec.venues)} with {', '.join(spec.data_types)} "
             f"from {spec.start_date} to {spec.end_date or spec.start_date}; see `runner plan` with fewer selectors"
         )
-    lost = [selector for selector in spec.instruments if not any(_matches(spec, day, selector) for day in days)]
+    lost = unmatched(spec.instruments, _every(spec, days))
     if lost and not may_lose and spec.parent is None:
         raise NotFoundError(
             f"nothing matches {', '.join(lost)} from {days[0].day} to {days[-1].day}; what is listed: "

@@ -151,7 +151,7 @@ def read_table(body: bytes, where: str, day: date) -> InstrumentTable:
             unparsed=tuple(Unparsed(*row) for row in json.loads(metadata["unparsed"])),
             groups=tuple(_group(item) for item in groups or ()),
         )
-    except (pa.ArrowException, KeyError, TypeError, ValueError) as e:
+    except (pa.ArrowException, KeyError, OSError, TypeError, ValueError) as e:
         again = f"runner submit instruments --start-date {day} --end-date {day} --select all"
         raise ConflictError(f"{where} is no instrument table of that day ({e}); make it anew: {again}") from e
 

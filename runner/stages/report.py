@@ -75,8 +75,9 @@ def report(spec: RunSpec, store: Store, tardis: Tardis) -> Report:
     """
     found: list[expected.Day] = []
     judgements: list[Judgement] = []
-    why, listing, recorded = Reasons(store), Listing(store), 0
-    for day in expected.expect(spec, store, tardis, expected.days_of(spec, tardis)):
+    days = expected.days_of(spec, tardis)
+    why, listing, recorded = Reasons(store, (days[0], days[-1])), Listing(store), 0
+    for day in expected.expect(spec, store, tardis, days):
         found.append(day)
         judgements += _judge_day(spec, store, day, why, listing)
         if any(each.tasks for each in found):  # otherwise the request is refused in the end
@@ -87,7 +88,7 @@ def report(spec: RunSpec, store: Store, tardis: Tardis) -> Report:
     selected = {(task.day, task.key) for day in found for task in day.tasks}
     gaps = [gap for judgement in judgements for gap in judgement.gaps if (gap.day, gap.key) in selected]
     gaps.sort(key=lambda gap: (gap.day, gap.key))
-    duplicated = history.duplicated(store, Stage.DOWNLOAD, (found[0].day, found[-1].day))
+    duplicated = history.duplicated(store, Stage.DOWNLOAD, (days[0], days[-1]))
     return Report(tuple(judgements), tuple(gaps), len(selected), duplicated)
 
 
@@ -105,7 +106,7 @@ def explain(spec: RunSpec, store: Store, tardis: Tardis, key: str, day: date) ->
     """
     table = read_instruments(store, day) or day_instruments(store, tardis, day)
     row = _meant(table, key)
-    why, listing = Reasons(store), Listing(store)
+    why, listing = Reasons(store, (day, day)), Listing(store)
     return tuple(
         _explain(Grounds(store, table, t, outputs.live(store, day, t), why, listing, deep=spec.deep), row)
         for t in spec.data_types

@@ -31,5 +31,7 @@ class Tools:
     catalogues: Catalogues = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reasons", Reasons(self.store))
+        first, last = self.spec.start_date, self.spec.end_date or self.spec.start_date
+        days = (first, last) if first and last else None
+        object.__setattr__(self, "reasons", Reasons(self.store, days))
         object.__setattr__(self, "catalogues", Catalogues(self.tardis, exchanges_of(self.spec)))

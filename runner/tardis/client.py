@@ -120,7 +120,7 @@ class Tardis:
         except TransientError as e:
             raise self._final(str(file), e, tries.attempts) from e
         except (SourceError, NotAllowedError, ConfigError) as e:
-            raise type(e)(self._hidden(f"{file}: {e}")) from e
+            raise type(e)(f"{file}: {self._hidden(str(e))}") from e
         return replace(fetched, attempts=max(tries.attempts, 1))
 
     def close(self) -> None:
@@ -213,7 +213,7 @@ class Tardis:
         except TransientError as e:
             raise self._final(what, e, tries.attempts) from e
         except (SourceError, NotAllowedError, ConfigError) as e:
-            raise type(e)(self._hidden(f"{what}: {e}")) from e
+            raise type(e)(f"{what}: {self._hidden(str(e))}") from e
 
     def _final(self, what: str, error: TransientError, attempts: int) -> RunnerError:
         """Return the error that ends a request whose attempts all failed, the last one with `error`."""
@@ -262,11 +262,11 @@ class Tardis:
         return read_answer(reply.status, reply.headers, self._hidden(reply.text()))
 
     def _hidden(self, text: str) -> str:
-        """Return a text of the source's without the key, which a server may repeat, or the beginning of it."""
+        """Return a text of the source's without the key, which a server may repeat and an excerpt cut in two."""
         key = self.key or ""
-        for length in range(len(key), _SHORTEST_SHOWN - 1, -1):
+        for length in range(len(key), max(_SHORTEST_SHOWN, len(key) // 2), -1):
             text = text.replace(key[:length], logs.HIDDEN)
-        return logs.redact(text)
+        return logs.redact(text.replace(key, logs.HIDDEN) if key else text)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:

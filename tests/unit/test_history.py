@@ -1,8 +1,9 @@
 """What all runs together know: the newest of each, and no more read than it takes."""
 
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import date, timedelta
 from typing import ClassVar
 
 import pytest
@@ -158,4 +159,22 @@ def test_threads_that_ask_at_once_read_the_ledgers_once(request) -> None:
 
     with ThreadPoolExecutor(4) as pool:
         assert {str(found) for found in pool.map(ask, range(4))} == {str(why.of(DAY, TASK.split("/", 2)[2], "t3"))}
+    assert store.read == 20
+
+
+def test_reasons_of_any_days_in_any_order_cost_one_reading_of_the_ledgers(request) -> None:
+    class Counting(MemoryStore):
+        read = 0
+
+        def get(self, key, **part):
+            self.read += 1
+            return super().get(key, **part)
+
+    store, days = Counting(request.node.name), [date(2024, 1, 1) + timedelta(days=n) for n in range(300)]
+    entries = [Entry(f"download/{day}/V:T:K", "trades", Outcome.FAILED, {"error": str(day)}) for day in days]
+    for n in range(20):
+        write_entries(store, f"download-{n}", *entries[n::20])
+    why = Reasons(store, (days[0], days[-1]))
+    for day in random.Random(7).sample(days, 300):
+        assert why.of(day, "V:T:K", "trades")[1].facts["error"] == str(day)
     assert store.read == 20

@@ -1,5 +1,6 @@
 """The local backend with real worker processes: retries by the table, drains, and one supervisor per run."""
 
+import fcntl
 import logging
 import os
 import signal
@@ -52,11 +53,14 @@ def test_the_scratch_of_a_killed_supervisor_is_removed_at_the_end_of_its_run(wor
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     spec = spec_of(world)
     record = world.submit(spec).record
-    for name in (f"{record.id}-abcd_123", f"{record.id}-r1-abcd_123", "other"):
+    names = (f"{record.id}-abcd_123", f"{record.id}-at_work1", f"{record.id}-r1-abcd_123")
+    for name in names:
         (tmp_path / name / "shard").mkdir(parents=True)
-    supervise(world, spec, record)
-    assert not (tmp_path / f"{record.id}-abcd_123").exists()
-    assert (tmp_path / f"{record.id}-r1-abcd_123").exists()
+        (tmp_path / name / ".held").touch()
+    with (tmp_path / names[1] / ".held").open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        supervise(world, spec, record)
+    assert {path.name for path in tmp_path.iterdir() if path.name in names} == set(names[1:])
 
 
 def test_a_temporary_directory_that_takes_nothing_is_told(world, tmp_path, monkeypatch) -> None:

@@ -26,6 +26,7 @@ from runner.market.symbols import (
     resolve_venue,
     selects,
     tardis_symbol,
+    unmatched,
     venue_of,
 )
 
@@ -612,3 +613,18 @@ def test_every_symbol_of_the_shipped_catalogues_has_the_key_written_by_hand():
                 found.add((catalogue["id"], each["id"], key))
             assert is_instrument(each["id"], each["type"]) is (each["id"] not in GROUPS)
     assert found == {tuple(line.split()) for line in SHIPPED.strip().splitlines()}
+
+
+def test_the_selectors_that_mean_nothing_are_those_that_select_nothing():
+    found = [
+        parse("binance", "BTCUSDT", "spot"),
+        parse("okex-swap", "BTC-USDT-SWAP", "perpetual"),
+        parse("deribit", "XRP_USDC-27DEC24-0d5-C", "option"),
+    ]
+    patterns = (
+        "btcusdt", "BTCUSDTT", "okx-swap:perp:btc-usdt", "okex-swap:*", "*:ETH-*", "deribit", "upbit",
+        "binance:BTC-USDT", "XRP_USDC-27DEC24-0D5-C", "XRP_USDC-27DEC24-0?5-*", "BTC-US[DT]*",
+        "BINANCE:SPOT_PAIR:BTC-USDT", "nothing",
+    )  # fmt: skip
+    left = [pattern for pattern in patterns if not any(selects(pattern, each) for each in found)]
+    assert unmatched(patterns, found) == left == ["BTCUSDTT", "*:ETH-*", "upbit", "nothing"]

@@ -6,12 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from runner import history, layout, plan, run_record, runs
+from runner import history, layout, ledger, plan, run_record, runs
 from runner.errors import ConfigError, Exit, NotFoundError, SpecError
+from runner.runs import given_up
 from runner.runs.request import draft
 from runner.runs.state import CANCELLED, FINISHED, finish
 from runner.runs.submit import State, create, submit
 from runner.store.memory import MemoryStore
+from runner.task import Outcome
 
 BAD = "*/trades/2024/08/01/ETHUSDT*"
 TICKS = "raw_tick_data/by_date/day-2024-08-01/data_type-trades/BINANCE:SPOT_PAIR:"
@@ -138,7 +140,11 @@ def test_a_retry_of_a_run_that_made_all_anew_does_so_too(world) -> None:
     assert world.carry_out(second.record, retry) is Exit.INCOMPLETE
     world.server.clear_faults()
     again = world.spec(select="failed", parent=second.record.id)
-    assert world.carry_out(world.submit(again).record, again) is Exit.DONE
+    third = world.submit(again).record
+    lost = {0: ledger.fold(())}
+    ((_, entry),) = given_up.rest(world.store, third, lost, {0: 75})
+    assert entry.outcome is Outcome.FAILED  # what lay there before is not what this run was to make
+    assert world.carry_out(third, again) is Exit.DONE
     assert world.store.get(failed.key) == whole
 
 

@@ -355,6 +355,23 @@ def test_contract_size_is_that_of_the_day(store):
     assert sizes == [None, 0.01]
 
 
+def test_a_table_with_any_byte_changed_is_the_same_or_refused_and_can_be_made_anew(store):
+    source = Catalogues(exchange("binance", symbol("BTCUSDT"), symbol("ETHUSDT")))
+    table = day_instruments(store, source, DAY)
+    good, refused = store.get(KEY), 0
+    for at in [*range(4, len(good), 37), 5, 9]:
+        info = store.head(KEY)
+        body = good[:at] + bytes([good[at] ^ 0xFF]) + good[at + 1 :]
+        store.put(KEY, body, if_generation=info.generation, metadata=info.metadata)
+        try:
+            assert read_instruments(store, DAY) == table
+        except ConflictError:
+            refused += 1
+            assert done(store, source, mode=Mode.REPLACE).facts["written"]
+            assert read_instruments(store, DAY) == table
+    assert refused > 10
+
+
 @pytest.mark.parametrize("body", [b"", b"PAR1", b"not parquet"])
 def test_object_that_is_no_table_is_refused_and_kept(store, body):
     store.put(KEY, body)

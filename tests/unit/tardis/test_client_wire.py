@@ -630,12 +630,21 @@ def test_every_error_is_one_of_ours_and_one_line(raw_server, tardis):
         gzip.compress(b"fake-key-1 is no header\n"),
         gzip.compress(HEADER.encode() + b"binance,BTCUSDT,fake-key-1,0,0,buy,1,1\n"),
     ],
+    ids=["a page", "a page cut in the key", "a header", "a row"],
 )
 def test_what_is_served_in_the_place_of_a_file_may_repeat_the_key_and_nobody_sees_it(raw_server, tardis, body):
     server = raw_server(lambda call: call.answer(body))
     with pytest.raises(IntegrityError, match=r"^binance trades 2024-08-08 BTCUSDT: .*\[hidden\]") as caught:
         tardis(server.url).fetch(FILE, count_rows)
     assert "fake-key" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["secret7", "binance-trades-key-1234567890"])
+def test_a_key_of_any_length_is_hidden_and_what_failed_is_named_though_it_begins_so(raw_server, tardis, key):
+    server = raw_server(lambda call: call.answer(f"no file for {key} here".encode()))
+    with pytest.raises(IntegrityError, match=r"^binance trades 2024-08-08 BTCUSDT: .*no file for \[hidden\]") as caught:
+        tardis(server.url, key=key).fetch(FILE, count_rows)
+    assert key not in str(caught.value)
 
 
 def test_a_length_of_thousands_of_digits_is_no_length(raw_server, tardis):
